@@ -1,0 +1,55 @@
+"""Files that survive: written whole or not at all, and never believed without a check.
+
+A checkpoint is one line that names the format, one with the sha256 of what follows, then
+`torch.save`'s bytes. It is written beside its target and moved over it, so that a killed
+process, a full disk or a second reader meets the old file or the new one, never a half.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MAGIC = b"rlhf-executed checkpoint 1\n"
+
+
+class CheckpointError(Exception):
+    """A file that is no checkpoint of this book, or no longer one; says which and why."""
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings and containers of them; keeps nothing of a failure."""
+    path = Path(path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(MAGIC + digest + b"\n" + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        Path(partial).unlink(missing_ok=True)
+        needed = f"{path}: not written ({error.strerror}), needs {len(payload):,} bytes"
+        raise OSError(error.errno, needed) from error
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read what `save` wrote; anything else raises CheckpointError with path and reason."""
+    raw = Path(path).read_bytes()
+    if not raw.startswith(MAGIC):
+        raise CheckpointError(f"{path}: not a checkpoint of this book")
+    digest, _, payload = raw[len(MAGIC) :].partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise CheckpointError(f"{path}: corrupt (its sha256 does not match its content)")
+    return torch.load(io.BytesIO(payload), weights_only=True)

@@ -1,0 +1,125 @@
+"""Tensor verbs: means under a mask, log-probabilities, entropy, sampling.
+
+Every loss in the book is "something per token, then a mean". *Which* mean is not a detail:
+`sequence_mean`, `token_mean` and `fixed_length_mean` weigh the same token differently once
+completions differ in length, and whole papers turn on the difference.
+
+Shapes: B batch, T time (always the last axis), A actions. `mask` is bool, True where the
+policy chose. What lies behind a False may be NaN or infinite and reaches nothing.
+"""
+
+import torch
+from torch import Tensor
+
+from lib import require
+
+
+def kept(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
+    """`x` where the mask is True, 0 elsewhere, in value and in gradient.
+
+    Filling comes *before* any arithmetic: NaN · 0 is NaN, so a product with the mask
+    would let the garbage through. Refuses a NaN where the mask is True.
+    """
+    require.mask_of(x, mask, name)
+    require.no_nan(name, x, mask)
+    return x.masked_fill(~mask, 0)
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum over True / count of True, over all axes or along `dim`.
+
+    Refuses a mask that leaves nothing to average (anywhere along `dim`).
+    """
+    total = kept(x, mask).sum() if dim is None else kept(x, mask).sum(dim)
+    count = mask.sum() if dim is None else mask.sum(dim)
+    if (count == 0).any():
+        along = "at all" if dim is None else f"along dim {dim}"
+        require.refuse("mask", f"no True {along}", "at least one True to average")
+    return total / count
+
+
+def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over each row's True tokens, then over rows (GRPO; Shao et al. 2024, Eq. 3).
+
+    A token in a short row weighs more than one in a long row. x, mask: (B, T).
+    """
+    require.mask_of(x, mask)
+    require.every_row_true(mask)
+    return masked_mean(x, mask, dim=-1).mean()
+
+
+def token_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Sum over all True tokens / their number in the batch (DAPO; Yu et al. 2025, Eq. 12).
+
+    Every token weighs the same; a long row weighs more than a short one. x, mask: (B, T).
+    """
+    return masked_mean(x, mask)
+
+
+def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
+    """Sum over True / (rows × `length`) (Dr. GRPO; Liu et al. 2025, Sec. 3.2).
+
+    The divisor is a constant, so a token's weight depends on no length. x, mask: (B, T).
+    """
+    require.count("length", length)
+    total = kept(x, mask).sum()
+    require.some_true(mask)
+    return total / (mask[..., 0].numel() * length)
+
+
+def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """(x - mean) / sqrt(variance + 1e-8) over the True entries, 0 elsewhere.
+
+    The variance is the sample variance (ddof 1), so two True entries are needed.
+    `shift_mean=False` adds the mean back: the scale changes, the centre stays.
+    """
+    filled = kept(x, mask)
+    count = mask.sum()
+    if count < 2:
+        require.refuse("mask", f"{count.item()} True", "at least two for a sample variance")
+    mean = filled.sum() / count
+    centred = (filled - mean).masked_fill(~mask, 0)
+    scaled = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
+    return scaled if shift_mean else (scaled + mean).masked_fill(~mask, 0)
+
+
+def token_logps(logits: Tensor, actions: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """log π(action | state) in nats: (B, T, A), (B, T) -> (B, T).
+
+    `temperature` must be the one that the actions were sampled with: another one scores
+    another distribution. A logit of -inf is a probability of 0.
+    """
+    require.positive("temperature", temperature)
+    require.tensor("logits", logits)
+    require.tensor("actions", actions, logits.shape[:-1])
+    require.integers("actions", actions, logits.shape[-1])
+    logps = torch.log_softmax(logits / temperature, dim=-1)  # (B, T, A)
+    return logps.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)  # (B, T)
+
+
+def sequence_logps(logps: Tensor, mask: Tensor) -> Tensor:
+    """log π(completion): the sum over a row's True tokens, (B, T) -> (B,)."""
+    return kept(logps, mask, "logps").sum(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H(π) = -Σ π log π in nats: (..., A) -> (...). A probability of 0 contributes 0."""
+    require.tensor("logits", logits)
+    logps = torch.log_softmax(logits, dim=-1)
+    finite = logps.masked_fill(logps == -torch.inf, 0)  # 0 · -inf would be NaN
+    return -(logps.exp() * finite).sum(-1)
+
+
+def sample(logits: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Draw one action per row from softmax(logits): (..., A) -> (...) int64.
+
+    Inverse of the cumulative distribution at one float64 uniform, so that the same seed
+    draws the same actions on every processor (a float32 `multinomial` does not).
+    """
+    require.tensor("logits", logits)
+    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)  # (..., A)
+    uniform = torch.rand(
+        logits.shape[:-1], dtype=torch.float64, device=logits.device, generator=generator
+    )
+    threshold = (uniform * cumulative[..., -1]).unsqueeze(-1)
+    return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)

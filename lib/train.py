@@ -1,0 +1,133 @@
+"""The one training loop of the book: batch -> loss -> gradient -> update.
+
+A list of batches (imitation), a generator of pairs (reward models), a generator that
+samples from the live policy (reinforcement learning): `fit` cannot tell and need not.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lib import checkpoint as files
+from lib import require
+
+History = dict[str, list[float]]
+LossFn = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
+Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    loss_fn: LossFn,
+    *,
+    lr: float | Callable[[int], float],
+    max_grad_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    progress: str | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 100,
+    generators: Sequence[torch.Generator] = (),
+) -> History:
+    """One Adam update per batch; returns the loss, the gradient norm and the metrics of each.
+
+    `loss_fn(model, batch)` gives (scalar loss, metrics). `lr` is a number or a function of
+    the update's index. Gradients are scaled down to `max_grad_norm`. `progress` names a
+    progress bar. A loss or gradient that is not finite stops with FloatingPointError before
+    the weights are touched.
+
+    With `checkpoint`, the weights, optimiser, history and `generators` are saved after each
+    `every` updates and at the end; a call that finds the file goes on from there, bit for
+    bit. Then `batches` must say how to begin later: a sequence, or a function
+    `start -> iterable` (for K epochs per rollout, choose `every` a multiple of K).
+    """
+    require.positive("max_grad_norm", max_grad_norm)
+    require.non_negative("weight_decay", weight_decay)
+    require.count("every", every)
+    rate = lr if callable(lr) else _constant(lr)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        require.refuse("model", "no trainable parameters", "at least one")
+    optimiser = torch.optim.AdamW(parameters, lr=rate(0), weight_decay=weight_decay)
+    history: History = {}
+    saved = _Saved(checkpoint, model, optimiser, generators)
+    start = saved.restore(history)
+    stream = _from(batches, start, resumable=checkpoint is not None)
+
+    done = start
+    for batch in tqdm(stream, desc=progress, initial=start, disable=progress is None):
+        loss, metrics = loss_fn(model, batch)
+        require.tensor("loss_fn", loss, ())
+        optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
+        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+            what = f"update {done}: loss {loss.item()}, gradient norm {norm}"
+            raise FloatingPointError(f"{what}; the weights were not touched")
+        for group in optimiser.param_groups:
+            group["lr"] = rate(done)
+        optimiser.step()
+        _record(history, {"loss": loss.item(), "grad_norm": norm, **metrics}, done)
+        done += 1
+        if done % every == 0:
+            saved.write(done, history)
+    if done == 0:
+        require.refuse("batches", "no batch at all", "at least one")
+    saved.write(done, history)
+    return history
+
+
+def _constant(lr: float) -> Callable[[int], float]:
+    require.positive("lr", lr)
+    return lambda update: lr
+
+
+def _from(batches: Batches, start: int, *, resumable: bool) -> Iterable[Any]:
+    """The batches from number `start` on."""
+    if callable(batches):
+        return batches(start)
+    if isinstance(batches, Sequence):
+        return itertools.islice(batches, start, None)
+    if resumable:
+        wanted = "a sequence or a function start -> iterable, to begin again from a checkpoint"
+        require.refuse("batches", type(batches).__name__, wanted)
+    return batches
+
+
+def _record(history: History, metrics: dict[str, float], done: int) -> None:
+    """Append; a metric that some updates lack has NaN there, so all lists stay aligned."""
+    for name in metrics.keys() | history.keys():
+        column = history.setdefault(name, [math.nan] * done)
+        column.append(metrics.get(name, math.nan))
+
+
+class _Saved:
+    """The checkpoint of one `fit`: does nothing without a path."""
+
+    def __init__(self, path, model, optimiser, generators) -> None:  # noqa: ANN001
+        self.path = None if path is None else Path(path)
+        self.parts = {"model": model, "optimiser": optimiser}
+        self.generators = generators
+
+    def restore(self, history: History) -> int:
+        if self.path is None or not self.path.exists():
+            return 0
+        state = files.load(self.path)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        history.update(state["history"])
+        return state["done"]
+
+    def write(self, done: int, history: History) -> None:
+        if self.path is not None:
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            state["generators"] = [g.get_state() for g in self.generators]
+            files.save(self.path, {**state, "history": history, "done": done})
