@@ -21,8 +21,8 @@ def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor
     require.unit_interval("gamma", gamma)
     filled = kept(rewards, mask, "rewards")
     require.finite("rewards", rewards, mask)
-    starts = mask.long().diff(dim=-1, prepend=torch.zeros_like(mask[..., :1]).long()) == 1
-    if (starts.sum(-1) > 1).any():
+    begins = mask[..., 1:] & ~mask[..., :-1]
+    if (mask[..., 0].long() + begins.sum(-1) > 1).any():
         require.refuse("mask", "a row with a gap", "contiguous True in each row")
     returns, later = [], torch.zeros_like(filled[..., 0])
     for now in filled.unbind(-1)[::-1]:
@@ -43,12 +43,13 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, Eq. 16): (B, T) each.
 
-    delta_t = r_t + gamma · V(s_{t+1}) - V(s_t), and A_t = delta_t + gamma · lam · A_{t+1}.
-    `next_values[t]` is V of the true successor, before any reset. A terminated step has no
-    future: nothing is bootstrapped. A truncated one has a future that the clock hid: it
-    bootstraps, but no advantage flows back across it. Both set: termination wins.
+    delta_t = r_t + gamma · V(s_{t+1}) - V(s_t); A_t = delta_t + gamma · lam · A_{t+1}.
+    `next_values[t]` is V of the true successor, before any reset. A terminated step has
+    no future: nothing is bootstrapped. A truncated one has a future that the clock hid:
+    it bootstraps, but no advantage flows back across it. Both set: termination wins.
 
-    Returns (advantages, returns = advantages + values), the latter V's regression target.
+    Returns (advantages, returns = advantages + values), the latter V's regression
+    target.
     """
     require.unit_interval("gamma", gamma)
     require.unit_interval("lam", lam)
@@ -58,7 +59,7 @@ def gae(
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         require.tensor(name, flag, rewards.shape)
         if flag.dtype != torch.bool:
-            require.refuse(name, str(flag.dtype), "torch.bool")
+            require.refuse(name, flag.dtype, "torch.bool")
     require.tensor("values", values, rewards.shape)
     require.tensor("next_values", next_values, rewards.shape)
     require.finite("rewards", rewards)
@@ -69,7 +70,7 @@ def gae(
     deltas = rewards + gamma * future - values  # (B, T)
     carries = gamma * lam * (~(terminated | truncated)).to(deltas.dtype)  # (B, T)
     advantages, later = [], torch.zeros_like(deltas[..., 0])
-    for delta, carry in zip(deltas.unbind(-1)[::-1], carries.unbind(-1)[::-1], strict=True):
+    for delta, carry in zip(deltas.unbind(-1)[::-1], carries.unbind(-1)[::-1]):
         later = delta + carry * later
         advantages.append(later)
     stacked = torch.stack(advantages[::-1], -1)
@@ -77,53 +78,58 @@ def gae(
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """r - mean of the *other* completions (RLOO; Ahmadian et al. 2024): (P, G) -> (P, G).
+    """r - mean of the *others* (RLOO; Ahmadian et al. 2024): (P, G) -> (P, G).
 
     The baseline of a completion does not contain its own reward, so it stays unbiased.
     """
-    others = (rewards.sum(-1, keepdim=True) - rewards) / (_group(rewards) - 1)
+    rewards = _group(rewards)
+    others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
     return _zero_where_equal(rewards - others, rewards)
 
 
 def group_centred(rewards: Tensor) -> Tensor:
     """r - mean of the group (Dr. GRPO; Liu et al. 2025): (P, G) -> (P, G)."""
-    _group(rewards)
-    return _zero_where_equal(rewards - rewards.mean(-1, keepdim=True), rewards)
+    rewards = _group(rewards)
+    return _zero_where_equal(rewards - rewards.mean(1, keepdim=True), rewards)
 
 
 def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
-    """(r - mean) / (std + eps), std with ddof 1 (GRPO; Shao et al. 2024): (P, G) -> (P, G).
+    """(r - mean) / (std + eps), ddof 1 (GRPO; Shao et al. 2024): (P, G) -> (P, G).
 
     A group of equal rewards says nothing about what to do: exactly 0.
     """
     require.non_negative("eps", eps)
+    rewards = _group(rewards)
     return group_centred(rewards) / _spread(rewards, eps)
 
 
 def group_relative_success(rewards: Tensor) -> Tensor:
     """(r - mean) / mean on rewards of 0 or 1, 0 where the mean is 0 (MaxRL): (P, G)."""
-    _group(rewards)
+    rewards = _group(rewards)
     if ((rewards != 0) & (rewards != 1)).any():
         require.refuse("rewards", "a value other than 0 and 1", "rewards of 0 or 1")
-    mean = rewards.mean(-1, keepdim=True)
+    mean = rewards.mean(1, keepdim=True)
     return (rewards - mean) / torch.where(mean == 0, 1, mean)
 
 
-def _group(rewards: Tensor) -> int:
+def _group(rewards: Tensor) -> Tensor:
+    """Rewards (P, G), finite; a verifier's ints and bools become floats."""
     require.tensor("rewards", rewards)
     if rewards.ndim != 2 or len(rewards) == 0 or rewards.shape[1] < 2:
-        require.refuse("rewards", f"shape {tuple(rewards.shape)}", "shape (P, G) with G >= 2")
+        require.refuse(
+            "rewards", f"shape {tuple(rewards.shape)}", "shape (P, G) with G >= 2"
+        )
     require.finite("rewards", rewards)
-    return rewards.shape[1]
+    return rewards.to(torch.result_type(rewards, 1.0))
 
 
 def _zero_where_equal(advantages: Tensor, rewards: Tensor) -> Tensor:
     """A mean of equal numbers can miss them by a rounding; their advantage is 0."""
-    equal = (rewards == rewards[:, :1]).all(-1, keepdim=True)
+    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
     return advantages.masked_fill(equal, 0)
 
 
 def _spread(rewards: Tensor, eps: float) -> Tensor:
     """(P, 1) sample standard deviation + eps; 1 for a group of equals, whatever eps."""
-    equal = (rewards == rewards[:, :1]).all(-1, keepdim=True)
-    return (rewards.std(-1, keepdim=True) + eps).masked_fill(equal, 1)
+    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
+    return (rewards.std(1, keepdim=True) + eps).masked_fill(equal, 1)

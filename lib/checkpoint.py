@@ -1,8 +1,9 @@
 """Files that survive: written whole or not at all, and never believed without a check.
 
-A checkpoint is one line that names the format, one with the sha256 of what follows, then
-`torch.save`'s bytes. It is written beside its target and moved over it, so that a killed
-process, a full disk or a second reader meets the old file or the new one, never a half.
+A checkpoint is one line that names the format, one with the sha256 of what follows,
+then `torch.save`'s bytes. It is written beside its target and moved over it, so that a
+killed process, a full disk or a second reader meets the old file or the new one, never
+a half.
 """
 
 import hashlib
@@ -18,11 +19,11 @@ MAGIC = b"rlhf-executed checkpoint 1\n"
 
 
 class CheckpointError(Exception):
-    """A file that is no checkpoint of this book, or no longer one; says which and why."""
+    """A file that is no checkpoint of this book, or no longer; says which and why."""
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and containers of them; keeps nothing of a failure."""
+    """Write tensors, numbers, text, containers of them; a failure leaves no trace."""
     path = Path(path)
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -45,11 +46,17 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read what `save` wrote; anything else raises CheckpointError with path and reason."""
+    """Read what `save` wrote; CheckpointError (path and reason) for anything else."""
     raw = Path(path).read_bytes()
     if not raw.startswith(MAGIC):
         raise CheckpointError(f"{path}: not a checkpoint of this book")
     digest, _, payload = raw[len(MAGIC) :].partition(b"\n")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
-        raise CheckpointError(f"{path}: corrupt (its sha256 does not match its content)")
-    return torch.load(io.BytesIO(payload), weights_only=True)
+        raise CheckpointError(
+            f"{path}: corrupt (its sha256 does not match its content)"
+        )
+    try:
+        return torch.load(io.BytesIO(payload), weights_only=True)
+    except Exception as error:  # torch raises many kinds; nothing was executed
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: unreadable ({reason})") from error

@@ -1,11 +1,11 @@
 """Tensor verbs: means under a mask, log-probabilities, entropy, sampling.
 
-Every loss in the book is "something per token, then a mean". *Which* mean is not a detail:
-`sequence_mean`, `token_mean` and `fixed_length_mean` weigh the same token differently once
-completions differ in length, and whole papers turn on the difference.
+Every loss in the book is "something per token, then a mean". *Which* mean is not a
+detail: `sequence_mean`, `token_mean` and `fixed_length_mean` weigh the same token
+differently once completions differ in length, and whole papers turn on the difference.
 
-Shapes: B batch, T time (always the last axis), A actions. `mask` is bool, True where the
-policy chose. What lies behind a False may be NaN or infinite and reaches nothing.
+Shapes: B batch, T time (always the last axis), A actions. `mask` is bool, True where
+the policy chose. What lies behind a False may be NaN or infinite and reaches nothing.
 """
 
 import torch
@@ -30,8 +30,7 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
     Refuses a mask that leaves nothing to average (anywhere along `dim`).
     """
-    total = kept(x, mask).sum() if dim is None else kept(x, mask).sum(dim)
-    count = mask.sum() if dim is None else mask.sum(dim)
+    total, count = kept(x, mask).sum(dim), mask.sum(dim)
     if (count == 0).any():
         along = "at all" if dim is None else f"along dim {dim}"
         require.refuse("mask", f"no True {along}", "at least one True to average")
@@ -49,9 +48,10 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Sum over all True tokens / their number in the batch (DAPO; Yu et al. 2025, Eq. 12).
+    """Sum over all True tokens / their number in the batch (DAPO; Yu et al. 2025, Eq.
+    12).
 
-    Every token weighs the same; a long row weighs more than a short one. x, mask: (B, T).
+    Every token weighs the same, so a long row weighs more. x, mask: (B, T).
     """
     return masked_mean(x, mask)
 
@@ -59,7 +59,7 @@ def token_mean(x: Tensor, mask: Tensor) -> Tensor:
 def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
     """Sum over True / (rows × `length`) (Dr. GRPO; Liu et al. 2025, Sec. 3.2).
 
-    The divisor is a constant, so a token's weight depends on no length. x, mask: (B, T).
+    The divisor is constant: a token's weight depends on no length. x, mask: (B, T).
     """
     require.count("length", length)
     total = kept(x, mask).sum()
@@ -76,7 +76,9 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     filled = kept(x, mask)
     count = mask.sum()
     if count < 2:
-        require.refuse("mask", f"{count.item()} True", "at least two for a sample variance")
+        require.refuse(
+            "mask", f"{count.item()} True", "at least two for a sample variance"
+        )
     mean = filled.sum() / count
     centred = (filled - mean).masked_fill(~mask, 0)
     scaled = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
@@ -103,7 +105,7 @@ def sequence_logps(logps: Tensor, mask: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """H(π) = -Σ π log π in nats: (..., A) -> (...). A probability of 0 contributes 0."""
+    """H(π) = -Σ π log π in nats: (..., A) -> (...). Where π is 0 it contributes 0."""
     require.tensor("logits", logits)
     logps = torch.log_softmax(logits, dim=-1)
     finite = logps.masked_fill(logps == -torch.inf, 0)  # 0 · -inf would be NaN
@@ -118,8 +120,16 @@ def sample(logits: Tensor, *, generator: torch.Generator) -> Tensor:
     """
     require.tensor("logits", logits)
     cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)  # (..., A)
+    broken = cumulative[..., -1].isnan()
+    if broken.any():
+        row = tuple(broken.nonzero()[0].tolist())
+        wanted = "at least one finite logit a row, no NaN, no +inf"
+        require.refuse("logits", f"no distribution in row {row}", wanted)
     uniform = torch.rand(
-        logits.shape[:-1], dtype=torch.float64, device=logits.device, generator=generator
+        logits.shape[:-1],
+        dtype=torch.float64,
+        device=logits.device,
+        generator=generator,
     )
-    threshold = (uniform * cumulative[..., -1]).unsqueeze(-1)
-    return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+    passed = cumulative[..., :-1] <= uniform.unsqueeze(-1)  # boundaries between actions
+    return passed.sum(-1)

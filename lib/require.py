@@ -55,19 +55,20 @@ def tensor(name: str, x: object, shape: tuple[int, ...] | None = None) -> None:
     """A Tensor, of this shape if one is given."""
     if not isinstance(x, Tensor):
         refuse(name, type(x).__name__, "a Tensor")
-    if shape is not None and tuple(x.shape) != tuple(shape):
+    if shape is not None and x.shape != shape:
         refuse(name, f"shape {tuple(x.shape)}", f"shape {tuple(shape)}")
 
 
 def mask_of(x: Tensor, mask: object, name: str = "x") -> None:
     """`mask` is bool, non-empty and has the shape of `x`."""
-    tensor(name, x)
     tensor("mask", mask)
     if mask.dtype != torch.bool:
-        refuse("mask", str(mask.dtype), "torch.bool")
+        refuse("mask", mask.dtype, "torch.bool")
     tensor(name, x, mask.shape)
     if mask.numel() == 0:
-        refuse("mask", f"an empty mask of shape {tuple(mask.shape)}", "at least one entry")
+        refuse(
+            "mask", f"an empty mask of shape {tuple(mask.shape)}", "at least one entry"
+        )
 
 
 def some_true(mask: Tensor) -> None:
@@ -78,7 +79,7 @@ def some_true(mask: Tensor) -> None:
 
 def every_row_true(mask: Tensor) -> None:
     """Every row of the mask (its last axis) has at least one True."""
-    empty = (~mask.any(-1)).reshape(-1).nonzero().flatten()
+    empty = (~mask.any(-1)).flatten().nonzero()
     if len(empty):
         refuse("mask", f"no True in row {empty[0].item()}", "a True in every row")
 
@@ -102,7 +103,7 @@ def integers(name: str, x: Tensor, below: int) -> None:
     """An integer Tensor with entries in 0 … below - 1."""
     tensor(name, x)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        refuse(name, str(x.dtype), "integers")
+        refuse(name, x.dtype, "integers")
     bad = (x < 0) | (x >= below)
     if bad.any():
         at = _first(bad)

@@ -1,7 +1,7 @@
 """The record that both worlds write into, and what a world is.
 
-A row of a `Rollout` is one episode: a pole kept up, a room heated, a completion written.
-After this record nothing in the book can tell a pole from a sentence.
+A row of a `Rollout` is one episode: a pole kept up, a room heated, a completion
+written. After this record nothing in the book can tell a pole from a sentence.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class World:
 
     reset: Callable[[int, torch.Generator], Tensor]  # (B, generator) -> states (B, ...)
     step: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
-    # ^ states (B, ...), actions (B,) -> next states (B, ...), rewards (B,), terminated (B,)
+    # ^ states (B, ...), actions (B,) -> next states, rewards (B,), terminated (B,) bool
     horizon: int  # steps until the clock cuts an episode off: truncation
 
     def __post_init__(self) -> None:
@@ -39,10 +39,10 @@ class Rollout:
     terminated: Tensor  # (B,) bool    it ended by itself; False: the clock cut it off
 
     def __post_init__(self) -> None:
-        require.tensor("mask", self.mask)
         for name in ("actions", "logps", "rewards"):
             require.mask_of(getattr(self, name), self.mask, name)
         require.tensor("terminated", self.terminated, self.mask.shape[:1])
+        require.tensor("last_states", self.last_states)
         shape = (*self.mask.shape, *self.last_states.shape[1:])
         require.tensor("states", self.states, shape)
         require.tensor("last_states", self.last_states, (len(self.mask), *shape[2:]))

@@ -1,5 +1,7 @@
 """A policy meets a world: `play` writes what happened into a Rollout."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,22 +11,34 @@ from lib.rollout import Rollout, World
 
 
 @torch.no_grad()
-def play(policy: nn.Module, world: World, *, batch: int, generator: torch.Generator) -> Rollout:
+def play(
+    policy: nn.Module,
+    world: World,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    start: Tensor | None = None,
+    horizon: int | None = None,
+) -> Rollout:
     """`batch` episodes side by side, each until it terminates or the clock cuts it off.
 
     The loop of reinforcement learning: observe, act, be rewarded. An episode that has
-    ended stays where it ended; its mask is False from there on. All randomness comes from
-    `generator`.
+    ended stays where it ended; its mask is False from there on. `start` (B, ...)
+    replaces the world's own first states and `horizon` its clock. All randomness comes
+    from `generator`.
     """
     require.count("batch", batch)
-    states = world.reset(batch, generator)  # (B, ...)
-    alive = torch.ones(batch, dtype=torch.bool)
+    horizon = world.horizon if horizon is None else horizon
+    require.count("horizon", horizon)
+    states = world.reset(batch, generator) if start is None else start  # (B, ...)
+    require.tensor("start", states, (batch, *states.shape[1:]))
+    alive = torch.ones(batch, dtype=torch.bool, device=states.device)
     seen, logits, actions, rewards, mask = [], [], [], [], []
-    for _ in range(world.horizon):
+    for _ in range(horizon):
         seen.append(states)
         mask.append(alive)
-        logits.append(policy(states.unsqueeze(1)).squeeze(1))  # observe     (B, A)
-        actions.append(sample(logits[-1], generator=generator))  # act         (B,)
+        logits.append(policy(states.unsqueeze(1)).squeeze(1))  # observe (B, A)
+        actions.append(sample(logits[-1], generator=generator))  # act (B,)
         after, reward, ended = world.step(states, actions[-1], generator)
         rewards.append(reward.masked_fill(~alive, 0))  # be rewarded (B,)
         states = torch.where(_like(alive, states), after, states)
@@ -41,6 +55,46 @@ def play(policy: nn.Module, world: World, *, batch: int, generator: torch.Genera
         last_states=states,
         terminated=~alive,
     )
+
+
+def episodes(
+    policy: nn.Module, world: World, *, batch: int, generator: torch.Generator
+) -> Iterator[Rollout]:
+    """For ever: `batch` whole episodes from the world's own start."""
+    while True:
+        yield play(policy, world, batch=batch, generator=generator)
+
+
+def clips(
+    policy: nn.Module,
+    world: World,
+    *,
+    batch: int,
+    length: int,
+    generator: torch.Generator,
+) -> Iterator[Rollout]:
+    """For ever: the next `length` steps of the same `batch` episodes.
+
+    A clip goes on where the last one stopped; only an episode that terminated, or is at
+    least `world.horizon` steps old, begins anew.
+    """
+    states = world.reset(batch, generator)
+    age = torch.zeros(batch, dtype=torch.int64, device=states.device)
+    while True:
+        clip = play(
+            policy,
+            world,
+            batch=batch,
+            generator=generator,
+            start=states,
+            horizon=length,
+        )
+        yield clip
+        age = age + clip.lengths
+        over = clip.terminated | (age >= world.horizon)
+        fresh = world.reset(batch, generator)
+        states = torch.where(_like(over, fresh), fresh, clip.last_states)
+        age = age.masked_fill(over, 0)
 
 
 def _like(flags: Tensor, x: Tensor) -> Tensor:

@@ -35,16 +35,17 @@ def fit(
     every: int = 100,
     generators: Sequence[torch.Generator] = (),
 ) -> History:
-    """One Adam update per batch; returns the loss, the gradient norm and the metrics of each.
+    """One Adam update per batch; returns the loss, the gradient norm and the metrics of
+    each.
 
-    `loss_fn(model, batch)` gives (scalar loss, metrics). `lr` is a number or a function of
-    the update's index. Gradients are scaled down to `max_grad_norm`. `progress` names a
-    progress bar. A loss or gradient that is not finite stops with FloatingPointError before
-    the weights are touched.
+    `loss_fn(model, batch)` gives (scalar loss, metrics). `lr` is a number or a function
+    of the update's index. Gradients are scaled down to `max_grad_norm`. `progress`
+    names a progress bar. A loss or gradient that is not finite stops with
+    FloatingPointError before the weights are touched.
 
-    With `checkpoint`, the weights, optimiser, history and `generators` are saved after each
-    `every` updates and at the end; a call that finds the file goes on from there, bit for
-    bit. Then `batches` must say how to begin later: a sequence, or a function
+    With `checkpoint`, the weights, optimiser, history and `generators` are saved after
+    each `every` updates and at the end; a call that finds the file goes on from there,
+    bit for bit. Then `batches` must say how to begin later: a sequence, or a function
     `start -> iterable` (for K epochs per rollout, choose `every` a multiple of K).
     """
     require.positive("max_grad_norm", max_grad_norm)
@@ -95,13 +96,13 @@ def _from(batches: Batches, start: int, *, resumable: bool) -> Iterable[Any]:
     if isinstance(batches, Sequence):
         return itertools.islice(batches, start, None)
     if resumable:
-        wanted = "a sequence or a function start -> iterable, to begin again from a checkpoint"
+        wanted = "a sequence, or a function start -> iterable, to resume"
         require.refuse("batches", type(batches).__name__, wanted)
     return batches
 
 
 def _record(history: History, metrics: dict[str, float], done: int) -> None:
-    """Append; a metric that some updates lack has NaN there, so all lists stay aligned."""
+    """Append; a metric that an update lacks is NaN there, so the lists stay aligned."""
     for name in metrics.keys() | history.keys():
         column = history.setdefault(name, [math.nan] * done)
         column.append(metrics.get(name, math.nan))
@@ -119,9 +120,12 @@ class _Saved:
         if self.path is None or not self.path.exists():
             return 0
         state = files.load(self.path)
+        found, wanted = len(self.generators), len(state["generators"])
+        if found != wanted:
+            require.refuse("generators", found, f"{wanted} as in the checkpoint")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
+        for generator, saved in zip(self.generators, state["generators"]):
             generator.set_state(saved)
         history.update(state["history"])
         return state["done"]

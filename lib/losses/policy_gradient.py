@@ -1,11 +1,11 @@
 """Policy-gradient losses: (logps, …, advantages, mask) in, (loss, metrics) out.
 
-A loss here is a device for `backward()`: its *gradient* is the algorithm, its value means
-nothing. Advantages, old log-probabilities, old values and returns are data: they carry no
-gradient, whether or not the caller detached them.
+A loss here is a device for `backward()`: its *gradient* is the algorithm, its value
+means nothing. Advantages, old log-probabilities, old values and returns are data: they
+carry no gradient, whether or not the caller detached them.
 
-Shapes: logps, old_logps, values, mask (B, T); advantages (B, T), or (B,) for one number a
-completion. Log-probabilities in nats.
+Shapes: logps, old_logps, values, mask (B, T); advantages (B, T), or (B,) for one number
+a completion. Log-probabilities in nats.
 """
 
 import math
@@ -20,21 +20,25 @@ Loss = tuple[Tensor, dict[str, float]]
 
 
 def reinforce(logps: Tensor, advantages: Tensor, mask: Tensor) -> Loss:
-    """-(Σ_t logps · A), mean over rows: its expected gradient is -∇J (Williams 1992)."""
+    """-(Σ_t logps · A), mean over rows: expected gradient -∇J (Williams 1992)."""
     weights = _per_token(advantages, mask)
     total = (kept(logps, mask, "logps") * weights).sum(-1)  # (B,)
-    require.some_true(mask)
     nll = -token_mean(logps.detach(), mask)
     return -total.mean(), {"nll": nll.item()}
 
 
 def ppo_clip(
-    logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, *, clip: float = 0.2
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float = 0.2,
 ) -> Loss:
     """-min(ρA, clip(ρ, 1 ± clip)A), `token_mean` (PPO; Schulman et al. 2017, Eq. 7).
 
-    ρ = π / π_old. The minimum is pessimistic: the gradient vanishes only where the ratio
-    has already moved past the clip in the direction that the advantage asked for.
+    ρ = π / π_old. The minimum is pessimistic: the gradient vanishes only where the
+    ratio has already moved past the clip in the direction that the advantage asked for.
     """
     require.positive("clip", clip)
     weights = _per_token(advantages, mask)
@@ -47,11 +51,17 @@ def ppo_clip(
 
 
 def clipped_value(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float = 0.2
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    clip: float = 0.2,
 ) -> Loss:
     """½ max((V - R)², (V_clip - R)²), `token_mean` (as in OpenAI's `baselines` PPO).
 
-    V_clip = V_old + clamp(V - V_old, ± clip): never smaller than the plain squared error.
+    V_clip = V_old + clamp(V - V_old, ± clip): never smaller than the plain squared
+    error.
     """
     require.positive("clip", clip)
     new = _finite(values, mask, "values")
@@ -60,7 +70,9 @@ def clipped_value(
     near = old + (new - old).clamp(-clip, clip)
     error = torch.maximum((new - target).square(), (near - target).square())
     outside = ((new - old).abs() > clip).to(new.dtype)
-    return 0.5 * token_mean(error, mask), {"clip_fraction": token_mean(outside, mask).item()}
+    return 0.5 * token_mean(error, mask), {
+        "clip_fraction": token_mean(outside, mask).item()
+    }
 
 
 def _per_token(advantages: Tensor, mask: Tensor) -> Tensor:
@@ -86,7 +98,9 @@ def _log_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor:
     return log_ratio.clamp(-limit, limit)
 
 
-def _ratio_metrics(log_ratio: Tensor, mask: Tensor, low: float, high: float) -> dict[str, float]:
+def _ratio_metrics(
+    log_ratio: Tensor, mask: Tensor, low: float, high: float
+) -> dict[str, float]:
     """clip_fraction and approx_kl (the mean of ρ - 1 - log ρ) over the True tokens."""
     log_ratio = log_ratio.detach()
     ratio = log_ratio.exp()

@@ -2,8 +2,9 @@
 
 The equations of Barto, Sutton & Anderson (1983) as gymnasium's `CartPole-v1` integrates
 them (Euler). gymnasium stays the environment of record and the judge; this copy steps a
-whole batch at once. Tensors in, tensors out; the arithmetic between is numpy's, which on a
-handful of carts takes a quarter of the time that torch spends on calling its kernels.
+whole batch at once. Tensors in, tensors out; the arithmetic between is numpy's, which
+on a handful of carts takes a quarter of the time that torch spends on calling its
+kernels.
 """
 
 import math
@@ -22,13 +23,16 @@ FORCE = 10.0  # N
 DT = 0.02  # s
 X_LIMIT = 2.4  # m
 THETA_LIMIT = 12 * math.pi / 180  # rad
+UNITS = (1.0, 1.0, 0.1, 1.0)  # m, m/s, rad, rad/s: makes the four numbers comparable
 HORIZON = 500  # steps: the time limit of CartPole-v1
 
 
 def step(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One push: (..., 4), (...) in {0 left, 1 right} -> (next, rewards 1.0, terminated).
+    """One push: (..., 4), (...) in {0 left, 1 right} -> (next, rewards 1.0,
+    terminated).
 
-    A state is (x m, ẋ m/s, θ rad, θ̇ rad/s). Equal to gymnasium's step to 1e-12 in float64.
+    A state is (x m, ẋ m/s, θ rad, θ̇ rad/s). Equal to gymnasium's step to 1e-12 in
+    float64.
     """
     require.tensor("states", states)
     if states.ndim == 0 or states.shape[-1] != 4:
@@ -42,7 +46,7 @@ def step(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _push(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`step` without its questions, for a world that made states and actions itself."""
     now = states.numpy(force=True)  # (..., 4)
-    force = FORCE * (2 * actions.numpy(force=True) - 1).astype(now.dtype)
+    force = FORCE * (2 * actions.numpy(force=True).astype(now.dtype) - 1)
     theta_acc, x_acc = accelerations(now[..., 2], now[..., 3], force)
     change = np.stack((now[..., 1], x_acc, now[..., 3], theta_acc), -1)
     after = now + DT * change  # Euler: all four move by the old derivatives
@@ -75,4 +79,6 @@ def reset(batch: int, generator: torch.Generator) -> Tensor:
 
 def world(*, horizon: int = HORIZON) -> World:
     """CartPole to be played, cut off after `horizon` steps."""
-    return World(reset, lambda states, actions, generator: _push(states, actions), horizon)
+    return World(
+        reset, lambda states, actions, generator: _push(states, actions), horizon
+    )

@@ -1,7 +1,7 @@
 """Finite Markov decision processes: every question has an exact answer.
 
-Small enough to write down, so the trajectory distribution, J(π), the best policy and its
-gradient come from linear algebra, not from samples. The book's answer sheet.
+Small enough to write down, so the trajectory distribution, J(π), the best policy and
+its gradient come from linear algebra, not from samples. The book's answer sheet.
 
 Shapes: S states, A actions; a policy is an (S, A) table of probabilities.
 """
@@ -29,17 +29,23 @@ class FiniteMDP:
         require.unit_interval("gamma", self.gamma)
         require.tensor("reward", self.reward)
         if self.reward.ndim != 2 or self.reward.numel() == 0:
-            require.refuse("reward", f"shape {tuple(self.reward.shape)}", "shape (S, A)")
+            require.refuse(
+                "reward", f"shape {tuple(self.reward.shape)}", "shape (S, A)"
+            )
         states, actions = self.reward.shape
         require.tensor("transition", self.transition, (states, actions, states))
         require.tensor("start", self.start, (states,))
+        for name in ("reward", "transition", "start"):
+            found, wanted = getattr(self, name).dtype, self.reward.dtype
+            if not wanted.is_floating_point or found != wanted:
+                require.refuse(name, found, "one floating-point type for all three")
         require.finite("reward", self.reward)
         _distribution("transition", self.transition)
         _distribution("start", self.start)
 
 
 def action_values(mdp: FiniteMDP, values: Tensor, gamma: float | None = None) -> Tensor:
-    """Bellman's backup q(s, a) = r(s, a) + gamma · Σ p(s' | s, a) V(s'): (S,) -> (S, A)."""
+    """Bellman's backup r(s, a) + gamma · Σ p(s' | s, a) V(s'): (S,) -> (S, A)."""
     gamma = mdp.gamma if gamma is None else gamma
     return mdp.reward + gamma * mdp.transition @ values
 
@@ -47,26 +53,27 @@ def action_values(mdp: FiniteMDP, values: Tensor, gamma: float | None = None) ->
 def value_iteration(mdp: FiniteMDP) -> tuple[Tensor, Tensor]:
     """The optimum to 1e-10 (float64): (values (S,), action_values (S, A)).
 
-    Each sweep takes the best action of Bellman's backup and then solves for the value of
-    always acting so (Howard 1960), instead of creeping there by a factor gamma a sweep: a
-    handful of sweeps for any gamma < 1.
+    Each sweep takes the best action of Bellman's backup and then solves for the value
+    of always acting so (Howard 1960), instead of creeping there by a factor gamma a
+    sweep: a handful of sweeps for any gamma < 1.
     """
-    _refuse_undiscounted(mdp)
     values = torch.full_like(mdp.start, -torch.inf)
     greedy = torch.zeros_like(mdp.reward)
     greedy[:, 0] = 1
     while True:
         better = policy_values(mdp, greedy)
-        if (better - values).max() <= 1e-12 * (1 + better.abs().max()):
-            backup = action_values(mdp, torch.maximum(better, values))
+        if (better <= values).all():  # no state gains any more
+            backup = action_values(mdp, values)
             return backup.max(-1).values, backup
-        values = better
+        values = torch.maximum(
+            better, values
+        )  # rounding cannot make it circle for ever
         best = action_values(mdp, values).argmax(-1)  # (S,)
         greedy = torch.nn.functional.one_hot(best, mdp.reward.shape[1]).to(values.dtype)
 
 
 def policy_values(mdp: FiniteMDP, policy: Tensor) -> Tensor:
-    """V of acting by `policy` (S, A) for ever, exact: solves (I - gamma·P_π) V = r_π."""
+    """V of acting by `policy` (S, A) for ever: solves (I - gamma · P_π) V = r_π."""
     _refuse_undiscounted(mdp)
     _check_policy(mdp, policy)
     reward, move = under(mdp, policy)
@@ -75,7 +82,7 @@ def policy_values(mdp: FiniteMDP, policy: Tensor) -> Tensor:
 
 
 def expected_return(mdp: FiniteMDP, policy: Tensor, horizon: int) -> Tensor:
-    """J(π) = E[Σ_{t < horizon} gamma^t r_t] from ρ0, exact and differentiable in `policy`."""
+    """J(π) = E[Σ_{t < horizon} gamma^t r_t], exact and differentiable in `policy`."""
     require.count("horizon", horizon)
     _check_policy(mdp, policy)
     reward, move = under(mdp, policy)
@@ -102,7 +109,8 @@ def optimal_return(mdp: FiniteMDP, horizon: int) -> tuple[Tensor, Tensor]:
 def trajectory_logp(
     mdp: FiniteMDP, policy: Tensor, states: Tensor, actions: Tensor
 ) -> Tensor:
-    """log p_π(τ) = log ρ0(s_0) + Σ_t log π(a_t | s_t) + log p(s_{t+1} | s_t, a_t), in nats.
+    """log p_π(τ) = log ρ0(s_0) + Σ_t log π(a_t | s_t) + log p(s_{t+1} | s_t, a_t), in
+    nats.
 
     states (..., T+1), actions (..., T) -> (...). An impossible trajectory has -inf.
     """
@@ -112,13 +120,18 @@ def trajectory_logp(
     if actions.ndim == 0 or actions.shape[-1] == 0:
         require.refuse("actions", f"shape {tuple(actions.shape)}", "at least one step")
     require.tensor("states", states, (*actions.shape[:-1], actions.shape[-1] + 1))
-    here, after, actions = states[..., :-1].long(), states[..., 1:].long(), actions.long()
+    here, after, actions = (
+        states[..., :-1].long(),
+        states[..., 1:].long(),
+        actions.long(),
+    )
     steps = policy[here, actions].log() + mdp.transition[here, actions, after].log()
     return mdp.start[states[..., 0].long()].log() + steps.sum(-1)
 
 
 def under(mdp: FiniteMDP, policy: Tensor) -> tuple[Tensor, Tensor]:
     """The Markov chain that a policy makes of the process: r_π (S,), P_π (S, S)."""
+    policy = policy.to(mdp.reward.dtype)
     reward = (policy * mdp.reward).sum(-1)
     return reward, torch.einsum("sa,sat->st", policy, mdp.transition)
 

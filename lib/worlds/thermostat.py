@@ -1,7 +1,8 @@
 """The thermostat: a room to be kept at 70 °F, as a finite decision process.
 
-State: the room's temperature in whole °F (and, where the heater lags, the commands still
-on their way). Action 1 = heater on. Reward: 1 for each step that starts within the band.
+State: the room's temperature in whole °F (and, where the heater lags, the commands
+still on their way). Action 1 = heater on. Reward: 1 for each step that starts within
+the band.
 """
 
 import torch
@@ -39,7 +40,9 @@ def thermostat(
         for queue in range(queues):
             for action in (0, 1):
                 line = 2 * queue + action  # the command joins the line at its end
-                heat, pending = divmod(line, queues)  # and the front of the line arrives
+                heat, pending = divmod(
+                    line, queues
+                )  # and the front of the line arrives
                 calm = room + (1 if heat else -1)
                 for after, p in ((calm, 1 - draught), (calm - 1, draught)):
                     after = min(max(after, 0), rooms - 1)

@@ -1,0 +1,73 @@
+# RLHF, Executed. `make book` and `make test` are all one needs; both make their own
+# environment in .venv with the first Python >= 3.11 found (or PYTHON=/path/to/python).
+#
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu    takes torch from there first: on
+#   Linux without an NVIDIA card this saves some 4 GB of download.
+
+PYTHON ?=
+TORCH_INDEX ?=
+BOOK_FLAGS ?=
+PORT ?= 8000
+
+PY := .venv/bin/python
+BUILD := $(PY) -c "from jupyter_book.cli.main import main; main()" build -q $(BOOK_FLAGS) .
+export OMP_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help environment book test execute serve look mutants clean
+
+help:
+	@echo "make book     build the site (installs what is pinned into .venv first)"
+	@echo "make test     unit tests, every notebook under nbval, the house rules"
+	@echo "make execute  run every notebook again and store its outputs"
+	@echo "make serve    look at the site on http://localhost:$(PORT)"
+	@echo "make look     check the built pages in a headless browser (for developers)"
+	@echo "make mutants  how many small faults in lib the tests notice (for developers)"
+	@echo "make clean    remove the built site; the environment stays"
+
+environment:
+	@found="$(PYTHON)"; \
+	if [ -z "$$found" ]; then \
+	  for each in python3 python3.13 python3.12 python3.11 python; do \
+	    command -v $$each >/dev/null 2>&1 || continue; \
+	    if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	    then found=$$each; break; fi; \
+	    oldest=$${oldest:-$$each}; \
+	  done; \
+	fi; \
+	found="$${found:-$$oldest}"; \
+	if ! command -v "$$found" >/dev/null 2>&1; then \
+	  echo "No Python found ($${found:-python3}). Install Python 3.11 or newer, or say make PYTHON=/path/to/python"; \
+	  exit 2; \
+	fi; \
+	"$$found" tools/preflight.py "$(TORCH_INDEX)"
+
+book: environment
+	@$(PY) -m tools.student
+	@$(PY) -m tools.execute --stale
+	@$(BUILD) > /dev/null
+	@$(PY) -c "from pathlib import Path; p = Path('_build/html/index.html').resolve(); \
+	print(f'\nThe book lies in {p.parent}\nOpen it: {p.as_uri()}   or: make serve')"
+
+test: environment
+	@$(PY) -m ruff check .
+	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
+	  --nbval-cell-timeout 120 tests notebooks
+
+execute: environment
+	@$(PY) -m tools.address
+	@$(PY) -m tools.student
+	@$(PY) -m tools.execute
+
+serve: book
+	@echo "The book is at http://localhost:$(PORT) (Ctrl-C ends)"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+look: environment
+	@$(PY) -m tools.look
+
+clean:
+	rm -rf _build
+
+mutants: environment
+	@$(PY) tools/mutate.py

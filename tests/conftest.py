@@ -1,0 +1,60 @@
+"""What several test files need: exact messages, seeded generators, garbage, gradients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30)
+
+
+@contextmanager
+def _refuses(message: str) -> Iterator[None]:
+    with pytest.raises(ValueError) as caught:
+        yield
+    assert str(caught.value) == message
+
+
+@pytest.fixture
+def refuses() -> Callable[[str], AbstractContextManager[None]]:
+    """`with refuses("name: got …, wanted …"):` the block raises exactly this ValueError."""
+    return _refuses
+
+
+@pytest.fixture
+def seeded() -> Callable[[int], torch.Generator]:
+    """A local generator: `seeded(7)`; no test touches the global one."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def grad_of() -> Callable[..., tuple[Tensor, ...]]:
+    """`grad_of(f, x, y)` = (df/dx, df/dy) of the sum of f(x, y); 0 where none flows."""
+
+    def gradients(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        total = function(*leaves).sum()
+        if not total.requires_grad:
+            return tuple(torch.zeros_like(x) for x in inputs)
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+    return gradients
+
+
+@pytest.fixture
+def unmoved(grad_of: Callable) -> Callable[..., None]:
+    """`unmoved(f, x, mask)`: no garbage behind the mask moves a bit of f(x) or df/dx."""
+
+    def check(function: Callable[[Tensor], Tensor], x: Tensor, mask: Tensor) -> None:
+        value, (slope,) = function(x), grad_of(function, x)
+        assert value.isfinite().all()
+        for garbage in GARBAGE:
+            dirty = x.masked_fill(~mask, garbage)
+            assert torch.equal(function(dirty), value)
+            assert torch.equal(grad_of(function, dirty)[0], slope)
+        assert (slope[~mask] == 0).all()
+        assert (~mask).any() and (slope[mask] != 0).any()
+
+    return check

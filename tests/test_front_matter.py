@@ -1,0 +1,97 @@
+"""The pages without code say what the code says: numbers, pictures, names, paths."""
+
+import importlib
+import re
+
+import pytest
+
+from lib.worlds import mdp
+from lib.worlds import thermostat as room
+from tools import title_page
+
+ROOT = title_page.STATIC.parents[1]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["pipeline.svg", "pipeline-narrow.svg", "lag.svg"])
+def test_the_committed_picture_is_the_one_that_the_code_draws(name):
+    committed = (title_page.STATIC / name).read_text(encoding="utf-8")
+    assert committed == title_page.files()[name], "run: python -m tools.title_page"
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        ("rule, lag 0", "answers at once the rule earns **{}**"),
+        ("best, lag 0", "finds **{}** too"),
+        ("rule, lag 3", "The same rule earns **{}**"),
+        ("best, lag 3", "the best that can be done is **{}**"),
+        ("rule in band", "for {} of the time"),
+        ("best in band", "the best policy for more than {}."),
+    ],
+)
+def test_the_title_page_quotes_the_number_that_the_code_computes(number, sentence):
+    text = " ".join(read("book/intro.md").split())
+    assert sentence.format(title_page.numbers()[number]) in text
+
+
+def test_no_other_switching_temperature_beats_70_degrees_when_the_heater_lags():
+    world = room.thermostat(lag=title_page.LAG)
+    degrees = room.temperatures(lag=title_page.LAG)
+    earned = {
+        below: (
+            world.start @ mdp.policy_values(world, room.rule(degrees, below=below))
+        ).item()
+        for below in range(60, 82)
+    }
+    assert max(earned, key=earned.get) == 70
+    assert sorted(earned.values())[-2] < earned[70] - 0.05
+
+
+def test_both_policies_of_the_figure_meet_the_same_draughts():
+    rule, best = title_page.traces()
+    falls = [[b - a for a, b in zip(t[:-1], t[1:], strict=True)] for t in (rule, best)]
+    assert len(rule) == len(best) == title_page.STEPS
+    draughts = [[step in (0, -2) for step in fall] for fall in falls]
+    assert draughts[0] == draughts[1] and any(draughts[0])
+
+
+def test_every_path_in_the_readmes_tree_exists():
+    tree = re.search(r"```\n(lib/\n.*?)```", read("README.md"), re.DOTALL)[1]
+    folder, missing = "", []
+    for line in tree.splitlines():
+        if not line.startswith(" "):
+            folder = line.split()[0]
+            paths = [folder]
+        else:
+            paths = [
+                folder + word
+                for word in re.findall(r"\S+(?:\.py|\.ipynb|/)(?= |$)", line)
+            ]
+        missing += [path for path in paths if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_every_function_that_the_notation_names_is_there():
+    names = re.findall(r"`(lib(?:\.\w+)+)`", read("book/notation.md"))
+    assert len(names) > 10
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, function = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), function), name
+
+
+def test_every_file_that_contributing_and_readme_link_to_exists():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", read(page)):
+            assert (ROOT / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/howto.md"])
+def test_no_figure_is_left_to_be_filled_in(page):
+    assert "TODO" not in read(page)

@@ -1,0 +1,391 @@
+"""Policy-gradient losses: values and gradients by hand, and what must carry no gradient."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from lib.losses.policy_gradient import clipped_value, ppo_clip, reinforce
+
+close = partial(assert_close, rtol=0, atol=1e-12)  # value, dtype and shape
+T, F = True, False
+NAN = math.nan
+MASK = torch.tensor([[T, T, T, F], [T, F, F, F]])
+
+
+def f64(*rows):
+    """A float64 tensor of these rows."""
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def scalar(x):
+    """A float64 tensor without axes."""
+    return torch.tensor(x, dtype=torch.float64)
+
+
+def slope(loss, x):
+    """d loss(x) / dx."""
+    x = x.detach().clone().requires_grad_()
+    value, _ = loss(x)
+    return torch.autograd.grad(value, x)[0]
+
+
+# ---------------------------------------------------------------- reinforce
+
+LOGPS = f64([-1, -2, -3, NAN], [-4, NAN, NAN, NAN])
+ADVANTAGES = f64([1, -1, 2, NAN], [0.5, NAN, NAN, NAN])
+
+
+def test_reinforce_on_hand_worked_numbers():
+    loss, metrics = reinforce(LOGPS, ADVANTAGES, MASK)
+    # rows: -1 + 2 - 6 = -5 and -2; minus their mean
+    close(loss, scalar(3.5))
+    assert metrics == {"nll": 2.5}  # (1 + 2 + 3 + 4) / 4 tokens
+    want = f64([-0.5, 0.5, -1, 0], [-0.25, 0, 0, 0])  # -A / 2 rows
+    close(slope(lambda x: reinforce(x, ADVANTAGES, MASK), LOGPS), want)
+
+
+def test_reinforce_with_one_number_a_completion_spreads_it_over_its_tokens():
+    loss, _ = reinforce(LOGPS, f64(1, -2), MASK)
+    close(loss, scalar((6 - 8) / 2))
+    spread = f64([1, 1, 1, 1], [-2, -2, -2, -2])
+    close(loss, reinforce(LOGPS, spread, MASK)[0])
+    want = f64([-0.5, -0.5, -0.5, 0], [1, 0, 0, 0])
+    close(slope(lambda x: reinforce(x, f64(1, -2), MASK), LOGPS), want)
+
+
+def test_reinforce_counts_a_row_without_true_among_the_rows():
+    mask = torch.tensor([[T, T, T, F], [F, F, F, F]])
+    loss, metrics = reinforce(LOGPS, ADVANTAGES, mask)
+    close(loss, scalar(2.5))  # 5 / 2 rows
+    assert metrics == {"nll": 2.0}
+
+
+def test_reinforce_metrics_and_data_carry_no_gradient():
+    advantages = ADVANTAGES.nan_to_num().requires_grad_()
+    logps = LOGPS.nan_to_num().requires_grad_()
+    loss, metrics = reinforce(logps, advantages, MASK)
+    loss.backward()
+    assert advantages.grad is None
+    assert logps.grad is not None
+    assert type(metrics["nll"]) is float
+
+
+# ---------------------------------------------------------------- ppo_clip
+
+
+def test_ppo_clip_on_hand_worked_ratios():
+    ratio = f64([0.5, 1.1, 1.5, 1], [1.5, 0.5, 1.0, 1])
+    advantages = f64([1, 1, 1, 7], [-1, -1, -1, 7])
+    mask = torch.tensor([[T, T, T, F], [T, T, T, F]])
+    old = f64([-1, -2, -0.5, 0], [-3, -1, -2, 0])
+    loss, metrics = ppo_clip(old + ratio.log(), old, advantages, mask)
+    # min(ratio·A, clip·A): 0.5, 1.1, 1.2 | -1.5, -0.8, -1
+    close(loss, scalar(-(0.5 + 1.1 + 1.2 - 1.5 - 0.8 - 1) / 6))
+    assert metrics["clip_fraction"] == 4 / 6
+    want = sum(r - 1 - math.log(r) for r in (0.5, 1.1, 1.5, 1.5, 0.5, 1.0)) / 6
+    assert metrics["approx_kl"] == pytest.approx(want, abs=1e-14)
+    assert set(metrics) == {"clip_fraction", "approx_kl"}
+    # where the ratio already moved with the advantage the gradient is 0, else -ratio·A/6
+    got = slope(lambda x: ppo_clip(x, old, advantages, mask), old + ratio.log())
+    close(got, f64([-0.5 / 6, -1.1 / 6, 0, 0], [1.5 / 6, 0, 1 / 6, 0]))
+
+
+def test_the_default_clip_is_a_fifth_and_another_may_be_asked_for():
+    old, mask = f64([0, 0]), torch.ones(1, 2).bool()
+    logps = f64([1.4, 0.7]).log()
+    for clip, want in ((None, (1.2 - 0.8) / 2), (0.5, (1.4 - 0.7) / 2), (0.1, 0.1)):
+        knobs = {} if clip is None else {"clip": clip}
+        loss, _ = ppo_clip(logps, old, f64([1, -1]), mask, **knobs)
+        close(loss, -scalar(want))
+
+
+@pytest.mark.parametrize(
+    ("clip", "fraction"), [(0.05, 1), (0.3, 0.75), (0.45, 0.5), (0.6, 0.25), (1, 0)]
+)
+def test_clip_fraction_counts_the_ratios_outside(clip, fraction):
+    logps, zeros = f64([0.9, 1.4, 0.5, 1.7]).log(), torch.zeros(1, 4).double()
+    _, metrics = ppo_clip(logps, zeros, zeros, torch.ones(1, 4).bool(), clip=clip)
+    assert metrics["clip_fraction"] == fraction
+
+
+def test_a_ratio_on_the_edge_of_the_clip_is_inside():
+    logps, zeros = f64([0.5, 1.5]).log(), torch.zeros(1, 2).double()
+    edge = logps.exp()
+    assert edge.tolist() == [[0.5, 1.5]]
+    _, metrics = ppo_clip(logps, zeros, zeros, torch.ones(1, 2).bool(), clip=0.5)
+    assert metrics["clip_fraction"] == 0
+
+
+def test_before_the_first_update_ppo_is_the_plain_policy_gradient():
+    advantages = f64([1, -1, 2, NAN], [0.5, NAN, NAN, NAN])
+    loss, metrics = ppo_clip(LOGPS, LOGPS, advantages, MASK)
+    close(loss, scalar(-2.5 / 4))  # minus the mean advantage of a token
+    assert metrics == {"clip_fraction": 0, "approx_kl": 0}
+    got = slope(lambda x: ppo_clip(x, LOGPS, advantages, MASK), LOGPS)
+    close(got, f64([-1 / 4, 1 / 4, -2 / 4, 0], [-0.5 / 4, 0, 0, 0]))
+
+
+def test_ppo_takes_one_number_a_completion_and_allows_an_empty_row():
+    ones = f64([1, 1, 1, 1], [-2, -2, -2, -2])
+    old = LOGPS - 0.1
+    spread, _ = ppo_clip(LOGPS, old, ones, MASK)
+    close(ppo_clip(LOGPS, old, f64(1, -2), MASK)[0], spread)
+    mask = torch.tensor([[F, F, F, F], [T, F, F, F]])
+    close(ppo_clip(LOGPS, LOGPS, f64(1, -2), mask)[0], scalar(2.0))
+
+
+def test_old_log_probabilities_and_advantages_carry_no_gradient():
+    logps, old, advantages = (
+        x.nan_to_num().requires_grad_() for x in (LOGPS, LOGPS - 0.05, ADVANTAGES)
+    )
+    loss, metrics = ppo_clip(logps, old, advantages, MASK)
+    loss.backward()
+    assert old.grad is None and advantages.grad is None
+    assert (logps.grad[MASK] != 0).all()
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_approx_kl_is_exact_where_the_policies_nearly_agree():
+    d = 1e-6
+    ones = torch.ones(1, 1).double()
+    _, metrics = ppo_clip(ones * d, ones * 0, ones, ones.bool())
+    assert metrics["approx_kl"] == pytest.approx(d**2 / 2, rel=1e-5)
+    _, backwards = ppo_clip(ones * 0, ones * d, ones, ones.bool())
+    assert backwards["approx_kl"] == pytest.approx(d**2 / 2, rel=1e-5)
+    # direction: π = 2·π_old on this action gives 2 - 1 - log 2
+    _, metrics = ppo_clip(ones * math.log(2), ones * 0, ones, ones.bool())
+    assert metrics["approx_kl"] == pytest.approx(1 - math.log(2), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [200.0, -200.0, 5000.0, -5000.0])
+def test_a_huge_log_ratio_gives_a_finite_loss_and_gradient(dtype, d):
+    one = torch.ones(1, 1, dtype=dtype)
+    for advantage in (1.0, -1.0):
+        loss, metrics = ppo_clip(one * d, one * 0, one * advantage, one.bool())
+        assert loss.isfinite() and loss.dtype == dtype
+        assert all(math.isfinite(v) for v in metrics.values())
+        got = slope(lambda x, a=advantage: ppo_clip(x, one * 0, one * a, one.bool()), one * d)
+        assert got.isfinite().all()
+        if d > 0 and advantage > 0:
+            close(loss, -torch.tensor(1.2, dtype=dtype))
+
+
+def test_a_ratio_is_held_at_the_root_of_the_largest_float():
+    one = torch.ones(1, 1)
+    loss, _ = ppo_clip(one * 500, one * 0, -one, one.bool())
+    assert loss.item() == pytest.approx(torch.finfo(torch.float32).max ** 0.5, rel=1e-4)
+    loss, _ = ppo_clip(one * 40, one * 0, -one, one.bool())
+    assert loss.item() == pytest.approx(math.exp(40), rel=1e-4)
+    low, _ = ppo_clip(one * -40, one * 0, one, one.bool())
+    assert -low.item() == pytest.approx(math.exp(-40), rel=1e-4)
+    floor, _ = ppo_clip(one * -500, one * 0, one, one.bool())
+    assert -floor.item() == pytest.approx(torch.finfo(torch.float32).max ** -0.5, rel=1e-4)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.floats(-3, 3), st.floats(-5, 5), st.floats(0.01, 0.9))
+def test_the_surrogate_is_pessimistic_and_flat_only_beyond_the_clip(d, advantage, clip):
+    one = torch.ones(1, 1).double()
+    loss, _ = ppo_clip(one * d, one * 0, one * advantage, one.bool(), clip=clip)
+    ratio = math.exp(d)
+    assert -loss.item() <= ratio * advantage + 1e-12
+    got = slope(
+        lambda x: ppo_clip(x, one * 0, one * advantage, one.bool(), clip=clip), one * d
+    ).item()
+    moved = (advantage > 0 and ratio > 1 + clip) or (advantage < 0 and ratio < 1 - clip)
+    want = 0 if moved else -ratio * advantage
+    if min(abs(ratio - 1 - clip), abs(ratio - 1 + clip)) > 1e-9:
+        assert got == pytest.approx(want, abs=1e-12)
+
+
+# ---------------------------------------------------------------- clipped_value
+
+
+def test_clipped_value_on_hand_worked_numbers():
+    old, target = f64([0, 0, 0, NAN]), f64([1, 1, 1, NAN])
+    mask = torch.tensor([[T, T, T, F]])
+    values = f64([0.1, 0.9, -0.9, NAN])
+    # V_clip 0.1, 0.2, -0.2; errors max(.81, .81), max(.01, .64), max(3.61, 1.44)
+    loss, metrics = clipped_value(values, old, target, mask)
+    close(loss, scalar((0.81 + 0.64 + 3.61) / 6))
+    assert metrics == {"clip_fraction": pytest.approx(2 / 3, abs=1e-15)}
+    got = slope(lambda v: clipped_value(v, old, target, mask), values)
+    close(got, f64([(0.1 - 1) / 3, 0, (-0.9 - 1) / 3, 0]))
+
+
+def test_clipped_value_within_the_clip_is_half_the_squared_error():
+    values, old = f64([0.3, -0.3], [2, 5]), f64([0.2, -0.2], [2.1, 4.9])
+    target, mask = f64([1, 2], [3, 4]), torch.tensor([[T, T], [T, F]])
+    loss, metrics = clipped_value(values, old, target, mask)
+    want = (0.7**2 + 2.3**2 + 1) / 6
+    close(loss, scalar(want))
+    assert metrics == {"clip_fraction": 0}
+
+
+def test_another_value_clip_may_be_asked_for_and_its_edge_is_inside():
+    one = torch.ones(1, 1).double()
+    args = (one * 2, one * 0, one * 3, one.bool())
+    for clip, near, outside in ((0.2, 0.2, 1), (0.5, 0.5, 1), (2, 2, 0), (3, 2, 0)):
+        loss, metrics = clipped_value(*args, clip=clip)
+        close(loss, scalar(0.5 * (near - 3) ** 2))
+        assert metrics == {"clip_fraction": outside}
+    default, _ = clipped_value(*args)
+    close(default, clipped_value(*args, clip=0.2)[0])
+    falling = clipped_value(one * -2, one * 0, one * -3, one.bool(), clip=0.5)
+    close(falling[0], scalar(0.5 * 2.5**2))
+    assert falling[1] == {"clip_fraction": 1}
+
+
+def test_clipping_is_about_the_old_value():
+    one = torch.ones(1, 1).double()
+    loss, _ = clipped_value(one * 12, one * 10, one * 13, one.bool(), clip=0.5)
+    close(loss, scalar(0.5 * 2.5**2))  # V_clip = 10.5
+
+
+def test_old_values_and_returns_carry_no_gradient():
+    values, old, target = (
+        x.requires_grad_() for x in (f64([0.9, 3]), f64([0.0, 0]), f64([1.0, 2]))
+    )
+    loss, metrics = clipped_value(values, old, target, torch.ones(1, 2).bool())
+    loss.backward()
+    assert old.grad is None and target.grad is None and values.grad is not None
+    assert type(metrics["clip_fraction"]) is float
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5), st.floats(0.01, 3))
+def test_the_clipped_value_loss_is_never_below_the_plain_one(value, old, target, clip):
+    one = torch.ones(1, 1).double()
+    args = (one * value, one * old, one * target, one.bool())
+    loss, _ = clipped_value(*args, clip=clip)
+    assert loss.item() >= 0.5 * (value - target) ** 2 - 1e-12
+
+
+# ---------------------------------------------------------------- all of them
+
+CLEAN = {
+    "logps": f64([-1, -2, -0.5, -1], [-3, -1, -2, -1]),
+    "old_logps": f64([-1.1, -1.9, -0.4, -1], [-3.1, -1, -2, -1]),
+    "advantages": f64([1, -1, 2, 3], [0.5, 1, 1, 1]),
+}
+VALUES = {
+    "values": f64([1, 2, 3, 4], [5, 6, 7, 8]),
+    "old_values": f64([1.1, 1, 3, 4], [5.1, 6, 7, 8]),
+    "returns": f64([2, 3, 4, 5], [6, 7, 8, 9]),
+}
+LOSSES = {
+    reinforce: {name: CLEAN[name] for name in ("logps", "advantages")},
+    ppo_clip: CLEAN,
+    clipped_value: VALUES,
+}
+EVERY = [(loss, name) for loss, args in LOSSES.items() for name in args]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_garbage_behind_the_mask_reaches_no_loss_no_metric_and_no_gradient(loss):
+    args = LOSSES[loss]
+    learned = next(iter(args))
+    others = {name: x for name, x in args.items() if name != learned}
+    clean, metrics = loss(**args, mask=MASK)
+    want = slope(lambda x: loss(x, **others, mask=MASK), args[learned])
+    assert (want[~MASK] == 0).all() and (want[MASK] != 0).any()
+    for garbage in (NAN, math.inf, -math.inf, 1e30):
+        dirty = {name: x.masked_fill(~MASK, garbage) for name, x in args.items()}
+        got, dirty_metrics = loss(**dirty, mask=MASK)
+        assert torch.equal(got, clean)
+        assert dirty_metrics == metrics
+        others = {name: x for name, x in dirty.items() if name != learned}
+        moved = slope(lambda x, o=others: loss(x, **o, mask=MASK), dirty[learned])
+        assert torch.equal(moved, want)
+
+
+@pytest.mark.parametrize(("loss", "name"), EVERY)
+def test_nan_where_the_mask_is_true_is_refused_by_name(loss, name, refuses):
+    args = dict(LOSSES[loss])
+    args[name] = args[name].clone()
+    args[name][0, 2] = NAN
+    with refuses(f"{name}: got NaN at index (0, 2), wanted no NaN where the mask is True"):
+        loss(**args, mask=MASK)
+
+
+@pytest.mark.parametrize(("loss", "name"), EVERY)
+def test_a_wrong_shape_is_refused_by_name(loss, name, refuses):
+    args = {**LOSSES[loss], name: LOSSES[loss][name][:, :3]}
+    with refuses(f"{name}: got shape (2, 3), wanted shape (2, 4)"):
+        loss(**args, mask=MASK)
+    with refuses(f"{name}: got list, wanted a Tensor"):
+        loss(**{**args, name: [1.0]}, mask=MASK)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"), [e for e in EVERY if e[1] not in ("logps",)]
+)
+def test_data_that_is_not_finite_is_refused_by_name(loss, name, refuses):
+    args = dict(LOSSES[loss])
+    args[name] = args[name].clone()
+    args[name][1, 0] = math.inf
+    with refuses(f"{name}: got inf at index (1, 0), wanted finite numbers"):
+        loss(**args, mask=MASK)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_batch_without_any_true_is_refused(loss, refuses):
+    with refuses("mask: got no True at all, wanted at least one True to average"):
+        loss(**LOSSES[loss], mask=torch.zeros_like(MASK))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_mask_is_bool(loss, refuses):
+    with refuses("mask: got torch.int64, wanted torch.bool"):
+        loss(**LOSSES[loss], mask=MASK.long())
+    with refuses("mask: got list, wanted a Tensor"):
+        loss(**LOSSES[loss], mask=[[True]])
+    if "advantages" in LOSSES[loss]:
+        with refuses("mask: got list, wanted a Tensor"):
+            loss(**{**LOSSES[loss], "advantages": f64(1, 2)}, mask=[[True]])
+
+
+@pytest.mark.parametrize("loss", [ppo_clip, clipped_value])
+@pytest.mark.parametrize("clip", [0, -0.1])
+def test_a_clip_is_above_zero(loss, clip, refuses):
+    with refuses(f"clip: got {clip}, wanted a number above 0"):
+        loss(**LOSSES[loss], mask=MASK, clip=clip)
+
+
+@pytest.mark.parametrize("loss", [reinforce, ppo_clip])
+def test_one_number_a_completion_needs_one_for_each(loss, refuses):
+    args = {**LOSSES[loss], "advantages": f64(1, 2, 3)}
+    with refuses("advantages: got shape (3,), wanted shape (2, 4)"):
+        loss(**args, mask=MASK)
+    flat = {name: x[0] for name, x in LOSSES[loss].items()}
+    want = loss(**{n: x[:1] for n, x in LOSSES[loss].items()}, mask=MASK[:1])[0]
+    close(loss(**flat, mask=MASK[0])[0], want)  # a row without its batch axis: per token
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_permuting_the_batch_leaves_the_loss_and_permutes_the_gradient(loss):
+    args = LOSSES[loss]
+    learned = next(iter(args))
+
+    def run(order):
+        moved = {name: x[order] for name, x in args.items()}
+        x = moved.pop(learned)
+        value, _ = loss(x, **moved, mask=MASK[order])
+        return value, slope(lambda x: loss(x, **moved, mask=MASK[order]), x)
+
+    (here, there), swapped = run([0, 1]), run([1, 0])
+    close(swapped[0], here)
+    close(swapped[1], there[[1, 0]])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_is_a_scalar_of_the_dtype_that_went_in(loss, dtype):
+    value, _ = loss(**{n: x.to(dtype) for n, x in LOSSES[loss].items()}, mask=MASK)
+    assert value.shape == () and value.dtype == dtype

@@ -1,0 +1,361 @@
+"""The tools themselves, tried on notebooks of a few lines."""
+
+import ast
+import asyncio
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+from tools import address, execute, look, notebooks, preflight, student
+
+SOLVED = '''\
+def double(x: float) -> float:
+    """Twice x."""
+    ### BEGIN SOLUTION
+    y = 2 * x
+    return y
+    ### END SOLUTION'''
+STUB = '''\
+def double(x: float) -> float:
+    """Twice x."""
+    # YOUR CODE HERE
+    raise NotImplementedError()'''
+CHECKED = """\
+assert double(2) == 4
+### BEGIN HIDDEN TESTS
+assert double(3) == 6
+### END HIDDEN TESTS
+assert double(0) == 0"""
+
+
+def marks(name: str, **more: object) -> dict[str, object]:
+    flags = {"grade": False, "solution": False, "locked": False, "task": False}
+    return {"nbgrader": {"schema_version": 3, "grade_id": name, **flags, **more}}
+
+
+def code(source: str, name: str, **metadata: object) -> NotebookNode:
+    return nbformat.v4.new_code_cell(source, id=name, metadata=metadata)
+
+
+def text(source: str, name: str, **metadata: object) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(source, id=name, metadata=metadata)
+
+
+def changed(cell: NotebookNode, **fields: object) -> NotebookNode:
+    return NotebookNode({**cell, **fields})
+
+
+def notebook_of(*cells: NotebookNode) -> NotebookNode:
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A book of one address, two files of lib and no notebook yet."""
+    shutil.copy(notebooks.ROOT / "_config.yml", tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("")
+    (tmp_path / "lib" / "low.py").write_text("one = 1\n")
+    (tmp_path / "lib" / "high.py").write_text("from lib import low\n")
+    (tmp_path / "lib" / "high.js").write_text("let one = 1\n")
+    (tmp_path / "lib" / "apart.py").write_text("two = 2\n")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+# ------------------------------------------------------------------ student
+
+
+def exercise() -> NotebookNode:
+    fold = {
+        "tags": ["hide-input", "kept"],
+        "mystnb": {"code_prompt_show": "Show solution"},
+    }
+    return notebook_of(
+        code(SOLVED, "a", **marks("ex1_1", solution=True), **fold),
+        code(CHECKED, "b", **marks("ex1_1_check", grade=True, locked=True, points=2)),
+        text("Because.", "c", **marks("ex1_2", grade=True, solution=True, points=1)),
+        text("[Open in Colab](…/blob/main/notebooks/solutions/01.ipynb)", "d"),
+    )
+
+
+def test_a_student_notebook_holds_stubs_and_no_answers():
+    stub, check, answer, link = student.student_notebook(exercise()).cells
+    assert stub.source == STUB
+    assert answer.source == "YOUR ANSWER HERE"
+    assert check.source == "assert double(2) == 4\nassert double(0) == 0"
+    assert link.source.endswith("/notebooks/exercises/01.ipynb)")
+
+
+def test_a_student_notebook_keeps_nbgrader_s_marks_and_unfolds_the_stub():
+    source = exercise()
+    made = student.student_notebook(source)
+    for before, after in zip(source.cells, made.cells, strict=True):
+        assert after.metadata.get("nbgrader") == before.metadata.get("nbgrader")
+    assert made.cells[0].metadata.get("tags") == ["kept"]
+    assert "mystnb" not in made.cells[0].metadata
+    assert made.cells[1].metadata["tags"] == ["raises-exception"]
+
+
+def test_making_a_student_notebook_leaves_its_source_alone():
+    source = exercise()
+    before = notebooks.text_of(source)
+    student.student_notebook(source)
+    assert notebooks.text_of(source) == before
+
+
+def test_a_stray_marker_is_refused():
+    for source in (SOLVED.replace("    ### END SOLUTION", ""), "### END SOLUTION"):
+        cell = code(source, "a", **marks("x", solution=True))
+        with pytest.raises(ValueError, match="stray"):
+            student.student_notebook(notebook_of(cell))
+
+
+def test_two_solutions_in_one_cell_become_two_stubs():
+    cell = code(f"{SOLVED}\n\n{SOLVED}", "a", **marks("x", solution=True))
+    made = student.student_notebook(notebook_of(cell)).cells[0].source
+    assert made == f"{STUB}\n\n{STUB}"
+
+
+# ------------------------------------------------------------- fingerprints
+
+
+def test_lib_files_are_found_through_one_another(book):
+    found = notebooks.lib_files(["from lib.high import low"], book)
+    assert [f.name for f in found] == ["__init__.py", "high.js", "high.py", "low.py"]
+    assert notebooks.lib_files(["import torch"], book) == []
+
+
+def test_the_fingerprint_of_lib_changes_with_what_is_imported_and_nothing_else(book):
+    notebook = notebook_of(code("from lib import high", "a"))
+    before = notebooks.fingerprints(notebook, book)
+    (book / "lib" / "apart.py").write_text("two = 3\n")
+    assert notebooks.fingerprints(notebook, book) == before
+    for name in ("low.py", "high.js"):
+        now = notebooks.fingerprints(notebook, book)
+        (book / "lib" / name).write_text("one = 2\n")
+        after = notebooks.fingerprints(notebook, book)
+        assert {k for k in after if after[k] != now[k]} == {"lib"}
+
+
+def test_the_fingerprints_tell_cells_from_outputs():
+    cell = code("print(1)", "a")
+    before = notebooks.fingerprints(notebook_of(cell))
+    output = nbformat.v4.new_output("stream", text="1\n")
+    shown = notebooks.fingerprints(notebook_of(changed(cell, outputs=[output])))
+    assert {k for k in shown if shown[k] != before[k]} == {"outputs"}
+    edited = notebooks.fingerprints(notebook_of(changed(cell, source="print(2)")))
+    assert {k for k in edited if edited[k] != before[k]} == {"cells"}
+
+
+def test_prose_and_the_setup_cell_are_not_part_of_the_fingerprint(book):
+    cell = code("print(1)", "a")
+    before = notebooks.fingerprints(notebook_of(notebooks.setup_cell(book), cell), book)
+    other = changed(notebooks.setup_cell(book), source="import lib")
+    after = notebooks.fingerprints(notebook_of(text("Hm.", "t"), other, cell), book)
+    assert before["cells"] == after["cells"]
+
+
+def test_a_notebook_is_written_the_same_way_twice_and_whole(tmp_path):
+    path = tmp_path / "01.ipynb"
+    assert notebooks.write(path, exercise())
+    first = path.read_bytes()
+    assert not notebooks.write(path, notebooks.read(path))
+    assert path.read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == ["01.ipynb"]
+
+
+# ------------------------------------------------------------------ execute
+
+
+def run(path: Path, book: Path) -> None:
+    with tqdm(disable=True) as bar:
+        asyncio.run(execute.run(path, bar, book))
+
+
+def test_execute_stores_outputs_twice_the_same_and_knows_them_as_fresh(book):
+    path = book / "notebooks" / "01_a.ipynb"
+    source = "import sys\nprint('a')\nprint('b')\nsys.stdout.flush()\nprint('c')"
+    notebooks.write(path, notebook_of(code(source, "a"), text("Hm.", "t")))
+    assert notebooks.stale(notebooks.read(path), book) == ["cells", "lib", "outputs"]
+    run(path, book)
+    first = path.read_bytes()
+    notebook = notebooks.read(path)
+    assert notebooks.stale(notebook, book) == []
+    assert [o.text for o in notebook.cells[0].outputs] == ["a\nb\nc\n"]
+    assert "execution" not in notebook.cells[0].metadata
+    run(path, book)
+    assert path.read_bytes() == first
+
+
+def test_execute_leaves_the_file_alone_when_a_cell_raises_and_names_the_cell(book):
+    path = book / "notebooks" / "01_a.ipynb"
+    cells = [code("print('fine')", "a"), code("wrong = 1 / 0", "b")]
+    notebooks.write(path, notebook_of(*cells))
+    before = path.read_bytes()
+    with pytest.raises(
+        execute.NotebookError, match=r"wrong = 1 / 0\n(.*\n)*ZeroDivision"
+    ):
+        run(path, book)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["01_a.ipynb"]
+
+
+def test_execute_refuses_what_is_no_notebook_of_the_book(capsys):
+    assert execute.main(["nowhere.ipynb"]) == 2
+    assert "no notebook of the book" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ address
+
+
+def test_a_fork_changes_one_line_and_everything_follows(book):
+    old = notebooks.address(book)[0].removeprefix("https://github.com/")
+    path = book / "notebooks" / "01_a.ipynb"
+    cells = [
+        text(f"# A\n\n{notebooks.colab_link(path, book)}", "a"),
+        notebooks.setup_cell(book),
+    ]
+    notebooks.write(path, notebook_of(*cells))
+    cited = f'repository-code: "https://github.com/{old}"\n'
+    (book / "CITATION.cff").write_text(cited)
+    other = (
+        "https://github.com/rlhf-executed/rlhf-executed-data, https://github.com/a/b"
+    )
+    page = f"https://github.com/{old}/blob/main/x and https://github.com/{old}.git, {other}"
+    (book / "README.md").write_text(page)
+    assert address.mend(book, check=True) == []
+
+    config = (book / "_config.yml").read_text().replace(old, "someone/fork")
+    (book / "_config.yml").write_text(config.replace("branch: main", "branch: trunk"))
+    assert len(address.mend(book, check=True)) == 3
+    assert address.mend(book, check=False)
+    assert address.mend(book, check=True) == []
+    mended = notebooks.read(path)
+    assert "/someone/fork/blob/trunk/notebooks/01_a.ipynb" in mended.cells[0].source
+    assert "-b trunk https://github.com/someone/fork" in mended.cells[1].source
+    said = (book / "README.md").read_text()
+    base = "https://github.com/someone/fork"
+    assert said == f"{base}/blob/trunk/x and {base}.git, {other}"
+
+
+# ---------------------------------------------------------------- preflight
+
+
+def test_preflight_parses_under_old_pythons():
+    source = (notebooks.ROOT / "tools" / "preflight.py").read_text()
+    ast.parse(source, feature_version=(3, 7))
+    assert not any(isinstance(n, ast.JoinedStr) for n in ast.walk(ast.parse(source)))
+
+
+def test_preflight_says_in_one_line_that_python_is_too_old(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 8, 1))
+    with pytest.raises(SystemExit) as stopped:
+        preflight.check_python()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert "3.8" in said and "3.11" in said and said.count("\n") == 1
+
+
+def test_preflight_says_in_one_line_that_the_disk_is_too_small(monkeypatch, capsys):
+    nearly_full = shutil.disk_usage("/")._replace(free=10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
+    with pytest.raises(SystemExit):
+        preflight.check_disk()
+    said = capsys.readouterr().err
+    assert "0.1 GB free" in said and said.count("\n") == 1
+
+
+def test_preflight_knows_what_pip_means():
+    assert "No network" in preflight.why(
+        "… NewConnectionError(…) …\nERROR: No matching …"
+    )
+    assert "disk is full" in preflight.why(
+        "OSError: [Errno 28] No space left on device"
+    )
+    assert "no build" in preflight.why(
+        "ERROR: No matching distribution found for torch"
+    )
+    assert "something else" in preflight.why("ERROR: something else")
+
+
+# ---------------------------------------------------------------- the set-up cell
+
+
+def test_the_setup_cell_clones_in_colab_and_installs_nothing(tmp_path, book):
+    """With a fake google.colab and a repository on disk in place of the one on GitHub."""
+    source = notebooks.setup_source().replace("/content/", f"{tmp_path}/content/")
+    assert "pip" not in source and len(source.splitlines()) <= 15
+    remote = tmp_path / "remote"
+    shutil.copytree(notebooks.ROOT / "lib", remote / "lib")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *command], cwd=remote, check=True)
+    source = source.replace(notebooks.address()[0], remote.as_uri())
+    fake = (
+        "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')\n"
+    )
+    elsewhere = tmp_path / "content" / "sample_data"
+    elsewhere.mkdir(parents=True)
+    for _ in range(2):  # the second time it finds the clone
+        run = subprocess.run(
+            [sys.executable, "-c", f"{fake}{source}\nprint(figures.__file__)"],
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "MPLBACKEND": "agg"},
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith(f"{tmp_path}/content/")
+
+
+# ---------------------------------------------------------------- the pages
+
+
+def test_a_page_shows_no_marker_lines_and_no_hidden_tests(pages):
+    assert "###" not in pages.page_source("code", f"{SOLVED}\n{CHECKED}", "…")
+    assert "double(3)" not in pages.page_source("code", CHECKED, "…")
+    assert "return y" in pages.page_source("code", SOLVED, "…")
+
+
+def test_a_page_leads_to_folded_solutions_and_colab_to_the_student_s_notebook(pages):
+    def shown(source: str) -> str:
+        return pages.page_source("markdown", source, "https://repo")
+
+    assert shown("[e](exercises/01_a.ipynb)") == "[e](solutions/01_a.ipynb)"
+    base = "https://colab.research.google.com/github/a/b/blob/main/notebooks"
+    assert shown(f"[c]({base}/solutions/01.ipynb)") == f"[c]({base}/exercises/01.ipynb)"
+    assert shown("[l](../lib/ops.py)") == "[l](https://repo/lib/ops.py)"
+    assert shown("[n](../01_a.ipynb)") == "[n](../01_a.ipynb)"
+
+
+@pytest.fixture(scope="module")
+def pages():
+    file = notebooks.ROOT / "book" / "_ext" / "bookext.py"
+    spec = importlib.util.spec_from_file_location("bookext", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_look_finds_dead_links_and_nameless_images(tmp_path):
+    other = tmp_path / "other.html"
+    other.write_text('<article><p id="there"></p></article>')
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<article><a href="other.html#there"></a> <a href="https://elsewhere"></a>'
+        '<a href="other.html#gone"></a> <a href="gone.html"></a> <a href="#nowhere"></a>'
+        '<img alt="a curve that rises"><img alt="../_images/0f3a.svg"><img>'
+        '<svg aria-label="a pole"></svg><svg></svg></article>'
+    )
+    dead = " ".join(look.dead_links(page))
+    assert len(list(look.dead_links(page))) == 3
+    assert all(name in dead for name in ("other.html#gone", "gone.html", "#nowhere"))
+    assert len(list(look.nameless_images(page))) == 3

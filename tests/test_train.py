@@ -1,0 +1,415 @@
+"""The one loop: its arithmetic by hand, its stops, and going on as if never stopped."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from lib import checkpoint
+from lib.losses.policy_gradient import reinforce
+from lib.models.mlp import MLP
+from lib.ops import token_logps
+from lib.sampling import play
+from lib.train import fit
+from lib.worlds import cartpole
+
+
+class Weights(nn.Module):
+    """Two numbers to be learned."""
+
+    def __init__(self, *start):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(start or (1.0, 2.0), dtype=torch.float64))
+
+
+def pull(model, batch):
+    """½ |w - batch|²: the gradient is w - batch."""
+    gap = model.w - batch
+    return 0.5 * gap.square().sum(), {"distance": gap.norm().item()}
+
+
+def along(model, batch):
+    """w · batch: the gradient is the batch."""
+    return (model.w * torch.tensor(batch, dtype=torch.float64)).sum(), {}
+
+
+# ---------------------------------------------------------------- the arithmetic
+
+
+def test_each_update_is_adams_on_the_clipped_gradient():
+    model, reference = Weights(), Weights()
+    batches = [(3.0, 4.0), (0.3, 0.4), (-30.0, 0.1)]
+    history = fit(model, batches, along, lr=0.1, max_grad_norm=1.0)
+    # Adam by hand: m, v from gradients g scaled down to norm 1
+    w, m, v = reference.w.detach().clone(), torch.zeros(2), torch.zeros(2)
+    for step, batch in enumerate(batches, start=1):
+        g = torch.tensor(batch, dtype=torch.float64)
+        g = g * min(1.0, 1.0 / (g.norm().item() + 1e-6))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+    assert (model.w - w).abs().max() < 1e-12
+    assert history["grad_norm"] == pytest.approx([5, 0.5, 30.0001666], abs=1e-6)
+    assert history["loss"][0] == 11  # 3·1 + 4·2
+
+
+def test_the_gradient_is_clipped_at_the_norm_that_is_asked_for():
+    # weights after two updates depend on the ratio of the two gradients that Adam saw
+    def after(first, second, **knobs):
+        model = Weights()
+        fit(model, [first, second], along, lr=0.1, **knobs)
+        return model.w.detach()
+
+    far, near = (30.0, 40.0), (0.6, 0.8)
+    clipped = after(far, near)  # 50 and 1: both seen as norm 1
+    assert (clipped - after(near, near)).abs().max() < 1e-6
+    assert (after(far, near, max_grad_norm=50.0) - after(near, near)).abs().max() > 1e-3
+    ten = after(far, near, max_grad_norm=10.0)
+    assert (ten - after((6.0, 8.0), near, max_grad_norm=10.0)).abs().max() < 1e-6
+
+
+def test_one_update_moves_each_weight_by_the_learning_rate():
+    model = Weights()
+    fit(model, [(5.0, -0.01)], along, lr=0.25)
+    assert model.w.tolist() == pytest.approx([0.75, 2.25], abs=1e-4)
+
+
+def test_without_weight_decay_a_weight_without_gradient_stays():
+    model = Weights(1.0, 2.0)
+    fit(model, [(1.0, 0.0)], along, lr=0.1)
+    assert model.w[1].item() == 2.0
+    decayed = Weights(1.0, 2.0)
+    fit(decayed, [(1.0, 0.0)], along, lr=0.1, weight_decay=0.5)
+    assert decayed.w[1].item() == pytest.approx(2.0 * (1 - 0.1 * 0.5), abs=1e-12)
+
+
+def test_gradients_do_not_pile_up_from_batch_to_batch():
+    model = Weights()
+    history = fit(model, [(0.1, 0.0)] * 4, along, lr=0.01)
+    assert history["grad_norm"] == pytest.approx([0.1] * 4, abs=1e-15)
+
+
+def test_a_learning_rate_may_follow_the_number_of_the_update():
+    asked, positions = [], []
+
+    def rate(update):
+        asked.append(update)
+        return 0.1 if update < 2 else 0.0
+
+    def watched(model, batch):
+        positions.append(model.w[0].item())
+        return along(model, batch)
+
+    model = Weights()
+    fit(model, [(1.0, 0.0)] * 4, watched, lr=rate)
+    positions.append(model.w[0].item())
+    assert positions == pytest.approx([1, 0.9, 0.8, 0.8, 0.8], abs=1e-6)
+    assert asked == [0, 0, 1, 2, 3]
+
+
+def test_frozen_parameters_stay():
+    model = MLP(2, 3, 1, generator=torch.Generator().manual_seed(0))
+    first, *_ = model.parameters()
+    first.requires_grad_(False)
+    kept = first.clone()
+
+    def loss(model, batch):
+        return model(batch).square().sum(), {}
+
+    fit(model, [torch.ones(1, 2).double()] * 3, loss, lr=0.1)
+    assert torch.equal(first, kept)
+
+
+# ---------------------------------------------------------------- the history
+
+
+def test_the_history_holds_one_number_per_update_for_every_metric():
+    def loss(model, batch):
+        metrics = {"odd": float(batch)} if batch % 2 else {"even": float(batch)}
+        return model.w.sum() * 0 + batch, metrics
+
+    history = fit(Weights(), [0, 1, 2, 3], loss, lr=0.1)
+    assert set(history) == {"loss", "grad_norm", "odd", "even"}
+    assert history["loss"] == [0, 1, 2, 3]
+    assert history["grad_norm"] == [0, 0, 0, 0]
+    assert history["even"][::2] == [0, 2] and history["odd"][1::2] == [1, 3]
+    assert all(math.isnan(x) for x in history["even"][1::2] + history["odd"][::2])
+    assert {len(column) for column in history.values()} == {4}
+
+
+def test_training_reduces_a_loss_that_can_be_reduced():
+    history = fit(Weights(), [torch.zeros(2)] * 200, pull, lr=0.05)
+    assert history["loss"][0] == 2.5 and history["loss"][-1] < 1e-3
+    assert history["distance"][0] == pytest.approx(5**0.5)
+
+
+def test_batches_may_be_a_list_a_generator_or_a_function_of_the_start():
+    batches = [(1.0, 0.5), (0.2, -0.3), (0.1, 0.1)]
+    starts = []
+
+    def later(start):
+        starts.append(start)
+        yield from batches[start:]
+
+    histories = [fit(Weights(), b, along, lr=0.1) for b in (batches, iter(batches), later)]
+    assert histories[0] == histories[1] == histories[2]
+    assert starts == [0]
+    assert len(histories[0]["loss"]) == 3
+
+
+# ---------------------------------------------------------------- stops
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(poison):
+    model, seen = Weights(), []
+
+    def loss(model, batch):
+        seen.append(model.w.detach().clone())
+        return pull(model, batch)
+
+    batches = [torch.zeros(2), torch.zeros(2), torch.full((2,), poison), torch.zeros(2)]
+    with pytest.raises(FloatingPointError) as caught:
+        fit(model, batches, loss, lr=0.1)
+    assert torch.equal(model.w, seen[-1]) and len(seen) == 3
+    norm = math.nan if math.isnan(poison) else math.inf
+    want = f"update 2: loss {poison}, gradient norm {norm}; the weights were not touched"
+    assert str(caught.value) == want
+
+
+def test_a_gradient_that_is_not_finite_stops_even_where_the_loss_is():
+    def loss(model, batch):
+        return (model.w - batch).abs().sqrt().sum(), {}  # infinite slope at w = batch
+
+    model = Weights()
+    with pytest.raises(FloatingPointError, match=r"^update 0: loss 1\.0, gradient norm "):
+        fit(model, [torch.tensor([1.0, 1.0])], loss, lr=0.1)
+    assert model.w.tolist() == [1, 2]
+
+
+def test_an_infinite_loss_with_a_finite_gradient_stops_as_well():
+    def loss(model, batch):
+        return model.w.sum() + math.inf, {}
+
+    model = Weights()
+    with pytest.raises(FloatingPointError, match=r"^update 0: loss inf, gradient norm 1\.4"):
+        fit(model, [0], loss, lr=0.1)
+    assert model.w.tolist() == [1, 2]
+
+
+def test_a_stop_loses_no_checkpoint_that_was_written(tmp_path):
+    path = tmp_path / "run.pt"
+    batches = [torch.zeros(2)] * 3 + [torch.full((2,), math.nan)]
+    with pytest.raises(FloatingPointError):
+        fit(Weights(), batches, pull, lr=0.1, checkpoint=path, every=2)
+    assert checkpoint.load(path)["done"] == 2
+
+
+def test_fit_says_what_is_wrong(refuses):
+    def run(model=None, batches=((1.0, 1.0),), loss=along, **knobs):
+        fit(model or Weights(), batches, loss, **{"lr": 0.1, **knobs})
+
+    for name, value, wanted in (
+        ("lr", 0, "a number above 0"),
+        ("lr", -0.1, "a number above 0"),
+        ("max_grad_norm", 0, "a number above 0"),
+        ("weight_decay", -1, "a number of at least 0"),
+        ("every", 0, "an int of at least 1"),
+    ):
+        with refuses(f"{name}: got {value}, wanted {wanted}"):
+            run(**{name: value})
+    with refuses("lr: got '0.1', wanted a number"):
+        run(lr="0.1")
+    with refuses("model: got no trainable parameters, wanted at least one"):
+        run(model=nn.Tanh())
+    for nothing in ([], iter(()), lambda start: []):
+        with refuses("batches: got no batch at all, wanted at least one"):
+            run(batches=nothing)
+    with refuses("loss_fn: got float, wanted a Tensor"):
+        run(loss=lambda model, batch: (1.0, {}))
+    with refuses("loss_fn: got shape (2,), wanted shape ()"):
+        run(loss=lambda model, batch: (model.w, {}))
+
+
+def test_nothing_is_touched_when_a_knob_is_refused(tmp_path, refuses):
+    model = Weights()
+    with refuses("every: got 0, wanted an int of at least 1"):
+        fit(model, [(1.0, 1.0)], along, lr=0.1, checkpoint=tmp_path / "run.pt", every=0)
+    assert model.w.tolist() == [1, 2] and list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- going on
+
+
+class Stop(Exception):
+    """Somebody pulled the plug."""
+
+
+def learn(path, *, updates=9, stop=None, seed=0, **knobs):
+    """REINFORCE on CartPole for some updates; pulls the plug before update `stop`."""
+    generator = torch.Generator().manual_seed(seed)
+    model = MLP(4, 8, 2, generator=generator)
+
+    def batches(start):
+        for update in range(start, updates):
+            if update == stop:
+                raise Stop
+            yield play(model, cartpole.world(horizon=30), batch=3, generator=generator)
+
+    def loss(model, seen):
+        logps = token_logps(model(seen.states), seen.actions)
+        return reinforce(logps, seen.returns, seen.mask)
+
+    knobs = {"lr": lambda update: 0.05 / (1 + update), "every": 2, **knobs}
+    history = fit(
+        model, batches, loss, checkpoint=path, generators=[generator], **knobs
+    )
+    return model, generator, history
+
+
+@pytest.mark.parametrize("stop", [1, 2, 5, 6, 8])
+def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, stop):
+    whole, generator, history = learn(None)
+    path = tmp_path / "run.pt"
+    with pytest.raises(Stop):
+        learn(path, stop=stop)
+    again, resumed, same = learn(path, seed=99 if stop > 1 else 0)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(generator.get_state(), resumed.get_state())
+    assert same == history
+    assert len(history["loss"]) == 9
+
+
+def test_a_finished_run_is_read_and_not_repeated(tmp_path):
+    path = tmp_path / "run.pt"
+    first, generator, history = learn(path)
+    written = path.read_bytes()
+    again, resumed, same = learn(path, seed=7)
+    assert same == history
+    assert torch.equal(resumed.get_state(), generator.get_state())
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert checkpoint.load(path)["done"] == 9 and len(written) > 0
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    path = tmp_path / "run.pt"
+    learn(path, updates=4)
+    longer, _, history = learn(path, seed=5)
+    whole, _, want = learn(None)
+    assert history == want
+    assert torch.equal(next(longer.parameters()), next(whole.parameters()))
+
+
+def test_a_list_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "run.pt"
+    batches = [(1.0, 0.5), (0.2, -0.3), (0.1, 0.1), (0.4, -0.9)]
+    fit(Weights(), batches[:2], along, lr=0.1, checkpoint=str(path))
+    resumed = Weights()
+    history = fit(resumed, batches, along, lr=0.1, checkpoint=str(path))
+    whole = Weights()
+    assert history == fit(whole, batches, along, lr=0.1)
+    assert torch.equal(resumed.w, whole.w)
+
+
+def test_a_checkpoint_is_written_after_each_so_many_updates_and_at_the_end(tmp_path):
+    path, found = tmp_path / "run.pt", []
+
+    def loss(model, batch):
+        found.append(checkpoint.load(path)["done"] if path.exists() else None)
+        return along(model, batch)
+
+    fit(Weights(), [(1.0, 0.0)] * 7, loss, lr=0.1, checkpoint=path, every=3)
+    assert found == [None, None, None, 3, 3, 3, 6]
+    assert checkpoint.load(path)["done"] == 7
+
+
+def test_by_default_a_checkpoint_is_written_after_each_hundred_updates(tmp_path):
+    path = tmp_path / "run.pt"
+
+    def batches(start):
+        for update in range(start, 150):
+            if update == 130:
+                raise Stop
+            assert path.exists() == (update >= 100)
+            yield (1.0, 0.0)
+
+    with pytest.raises(Stop):
+        fit(Weights(), batches, along, lr=0.1, checkpoint=path)
+    assert checkpoint.load(path)["done"] == 100
+
+
+def test_a_checkpoint_holds_what_a_resume_needs(tmp_path):
+    path = tmp_path / "run.pt"
+    generator = torch.Generator().manual_seed(3)
+    model = Weights()
+    fit(model, [(1.0, 0.0)], along, lr=0.1, checkpoint=path, generators=[generator])
+    state = checkpoint.load(path)
+    assert set(state) == {"model", "optimiser", "generators", "history", "done"}
+    assert torch.equal(state["model"]["w"], model.w)
+    assert torch.equal(state["generators"][0], generator.get_state())
+    assert state["history"]["loss"] == [1.0]
+
+
+def test_a_generator_of_batches_cannot_be_resumed_and_is_refused(tmp_path, refuses):
+    wanted = "a sequence, or a function start -> iterable, to resume"
+    with refuses(f"batches: got list_iterator, wanted {wanted}"):
+        fit(Weights(), iter([(1.0, 0.0)]), along, lr=0.1, checkpoint=tmp_path / "run.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, refuses):
+    path = tmp_path / "run.pt"
+    fit(Weights(), [(1.0, 0.0)], along, lr=0.1, checkpoint=path)
+    with pytest.raises(RuntimeError, match="size mismatch for w"):
+        fit(Weights(1.0, 2.0, 3.0), [(1.0,) * 3], along, lr=0.1, checkpoint=path)
+    with refuses("generators: got 1, wanted 0 as in the checkpoint"):
+        fit(
+            Weights(),
+            [(1.0, 0.0)],
+            along,
+            lr=0.1,
+            checkpoint=path,
+            generators=[torch.Generator()],
+        )
+
+
+def test_a_corrupt_checkpoint_stops_the_run_and_is_kept(tmp_path):
+    path = tmp_path / "run.pt"
+    path.write_bytes(b"something else")
+    with pytest.raises(checkpoint.CheckpointError, match=re.escape(str(path))):
+        fit(Weights(), [(1.0, 0.0)], along, lr=0.1, checkpoint=path)
+    assert path.read_bytes() == b"something else"
+
+
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(Weights(), [(1.0, 0.0)] * 3, along, lr=0.1, every=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- the progress bar
+
+
+def test_progress_is_shown_when_it_has_a_name_and_only_then(capsys):
+    fit(Weights(), [(1.0, 0.0)] * 3, along, lr=0.1)
+    assert capsys.readouterr() == ("", "")
+    fit(Weights(), [(1.0, 0.0)] * 3, along, lr=0.1, progress="learning")
+    out, err = capsys.readouterr()
+    assert out == "" and "learning: 3it" in err
+
+
+def test_progress_of_a_resumed_run_begins_where_it_stopped(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    fit(Weights(), [(1.0, 0.0)] * 2, along, lr=0.1, checkpoint=path)
+    fit(Weights(), [(1.0, 0.0)] * 5, along, lr=0.1, checkpoint=path, progress="learning")
+    said = capsys.readouterr().err
+    assert "learning: 2it" in said and "learning: 5it" in said
+
+
+def test_the_global_generator_is_untouched():
+    before = torch.random.get_rng_state()
+    learn(None, updates=2)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,210 @@
+"""The book's notebooks as data: where they lie, how they are written, what they claim.
+
+A notebook carries in its metadata what produced its outputs:
+
+    "executed": {"cells": sha256, "lib": sha256, "outputs": sha256, "with": {...}}
+
+`cells` covers the sources and tags of its code cells (without the set-up cell, which a
+test holds against the template below), `lib` the files of lib that it imports, directly
+or not, `outputs` what is stored. `stale` recomputes all three and says what differs.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SETUP = """\
+# Set-up, the same in every notebook: find the book's code (in Colab: fetch it first).
+import subprocess
+import sys
+from pathlib import Path
+
+book = Path("/content/{name}")
+clone = "git clone -q --depth 1 -b {branch} {url}"
+if "google.colab" in sys.modules and not book.exists():
+    subprocess.run([*clone.split(), str(book)], check=True)
+places = [book, Path.cwd(), *Path.cwd().parents]
+sys.path.insert(0, str(next(p for p in places if (p / "lib/require.py").is_file())))
+import torch
+from lib import figures
+torch.set_num_threads(1)
+figures.use_style()"""
+
+
+def address(root: Path = ROOT) -> tuple[str, str]:
+    """(repository address, branch), from the one place that holds them: _config.yml."""
+    text = (root / "_config.yml").read_text(encoding="utf-8")
+    url = re.search(r"^ +url: *(https://github\.com/\S+?)/? *$", text, re.MULTILINE)
+    branch = re.search(r"^ +branch: *(\S+) *$", text, re.MULTILINE)
+    if url is None or branch is None:
+        raise ValueError(
+            "_config.yml: no repository url (https://github.com/…) or branch"
+        )
+    return url[1], branch[1]
+
+
+def setup_source(root: Path = ROOT) -> str:
+    """The text of the set-up cell, with the repository's address filled in."""
+    url, branch = address(root)
+    return SETUP.format(url=url, branch=branch, name=url.rsplit("/", 1)[1])
+
+
+def setup_cell(root: Path = ROOT) -> NotebookNode:
+    """The set-up cell itself: hidden on the page, equal in every notebook."""
+    metadata = {"tags": ["setup", "remove-cell"]}
+    source = setup_source(root)
+    return nbformat.v4.new_code_cell(source, id="setup", metadata=metadata)
+
+
+def colab_link(path: Path, root: Path = ROOT) -> str:
+    """The visible line below a notebook's title that opens it in Colab."""
+    url, branch = address(root)
+    short = url.removeprefix("https://github.com/")
+    inside = path.resolve().relative_to(root.resolve()).as_posix()
+    base = "https://colab.research.google.com/github"
+    return f"[Open in Colab]({base}/{short}/blob/{branch}/{inside})"
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """notebooks/NN_name.ipynb, in order."""
+    return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def solutions(root: Path = ROOT) -> list[Path]:
+    """notebooks/solutions/NN_name.ipynb: the exercises with their solutions."""
+    return sorted((root / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
+
+
+def exercises(root: Path = ROOT) -> list[Path]:
+    """notebooks/exercises/NN_name.ipynb: what the student gets, generated."""
+    return sorted((root / "notebooks" / "exercises").glob("[0-9]*.ipynb"))
+
+
+def everything(root: Path = ROOT) -> list[Path]:
+    """All notebooks of the book."""
+    return [*chapters(root), *solutions(root), *exercises(root)]
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook; a cell without an id gets one that depends on its place only."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    for place, cell in enumerate(raw["cells"]):
+        cell.setdefault("id", f"cell-{place:02d}")
+    raw["nbformat"], raw["nbformat_minor"] = 4, 5
+    return nbformat.reads(json.dumps(raw), as_version=4)
+
+
+def text_of(notebook: NotebookNode) -> str:
+    """The file's text: sorted keys, one space of indent, one newline at the end."""
+    return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
+
+
+def write(path: Path, notebook: NotebookNode) -> bool:
+    """Write the whole file or nothing; True if its bytes changed."""
+    data = text_of(notebook).encode()
+    if path.exists() and path.read_bytes() == data:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
+def is_setup(cell: NotebookNode) -> bool:
+    """Whether this is the set-up cell."""
+    return "setup" in tags(cell)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The notebook's code cells without the set-up cell."""
+    return [c for c in notebook.cells if c.cell_type == "code" and not is_setup(c)]
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Dotted names of everything a piece of Python may import from lib."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "lib")
+
+
+def lib_files(sources: Iterable[str], root: Path = ROOT) -> list[Path]:
+    """The files of lib that these sources import, directly or through one another."""
+    found: set[Path] = set()
+    waiting = list(sources)
+    while waiting:
+        for name in imported_modules(waiting.pop()):
+            for file in _files_of(name, root):
+                if file not in found:
+                    found.add(file)
+                    waiting.append(_text(file) if file.suffix == ".py" else "")
+    return sorted(found)
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """Module `a.b` is a/b.py or a/b/__init__.py; importing it runs a/__init__.py too.
+
+    What lies beside a module under its name (widgets.js beside widgets.py) belongs to it.
+    """
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:depth])
+        beside = place.parent.glob(f"{place.name}.*") if depth > 1 else []
+        yield from (file for file in [*beside, place / "__init__.py"] if file.is_file())
+
+
+def fingerprints(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
+    """What a notebook's stored outputs depend on, and the outputs themselves, as sha256."""
+    cells = code_cells(notebook)
+    every = [c for c in notebook.cells if c.cell_type == "code"]
+    files = lib_files((c.source for c in every), root)
+    stored = [[c.get("execution_count"), c.get("outputs", [])] for c in every]
+    return {
+        "cells": _digest([[c.source, sorted(tags(c))] for c in cells]),
+        "lib": _digest([[f.relative_to(root).as_posix(), _text(f)] for f in files]),
+        "outputs": _digest(stored),
+    }
+
+
+def stale(notebook: NotebookNode, root: Path = ROOT) -> list[str]:
+    """Which of cells, lib, outputs are not those of the recorded execution."""
+    recorded = notebook.metadata.get("executed", {})
+    now = fingerprints(notebook, root)
+    return [name for name, value in now.items() if recorded.get(name) != value]
+
+
+def _text(file: Path) -> str:
+    """A file's text; line ends of any machine count as the same."""
+    return file.read_text(encoding="utf-8")
+
+
+def _digest(content: Any) -> str:
+    plain = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,0 +1,130 @@
+"""Cut the student's notebooks from the sources that carry the solutions.
+
+    python -m tools.student            notebooks/solutions/* -> notebooks/exercises/*
+    python -m tools.student --check    exit 1 if a committed student notebook differs
+
+The rules are nbgrader's (0.9): in a cell marked `solution`, what stands between
+`### BEGIN SOLUTION` and `### END SOLUTION` becomes a stub; without such lines the whole
+cell does; hidden tests go. Check cells may raise: an untouched stub is no error.
+"""
+
+import argparse
+import copy
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from tools import notebooks
+
+CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
+TEXT_STUB = "YOUR ANSWER HERE"
+SOLUTION = re.compile(
+    r"^([ \t]*)### BEGIN SOLUTION[^\n]*\n.*?^[ \t]*### END SOLUTION[^\n]*(?=\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+HIDDEN = re.compile(
+    r"^[ \t]*### BEGIN HIDDEN TESTS[^\n]*\n.*?^[ \t]*### END HIDDEN TESTS[^\n]*(?:\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def student_path(source: Path) -> Path:
+    """Where the student's version of a source lies."""
+    return source.parents[1] / "exercises" / source.name
+
+
+def student_notebook(source: NotebookNode) -> NotebookNode:
+    """The student's version: same cells, no answers, nothing executed yet."""
+    notebook = copy.deepcopy(source)
+    for name in ("executed", "widgets"):
+        notebook.metadata.pop(name, None)
+    for cell in notebook.cells:
+        _clear(cell)
+    return notebook
+
+
+def _clear(cell: NotebookNode) -> None:
+    marks = cell.metadata.get("nbgrader", {})
+    code = cell.cell_type == "code"
+    if code:
+        cell.outputs, cell.execution_count = [], None
+    else:
+        cell.source = cell.source.replace(
+            "/notebooks/solutions/", "/notebooks/exercises/"
+        )
+    if marks.get("solution"):
+        cell.source = _without_solution(cell.source, CODE_STUB if code else TEXT_STUB)
+        _unfold(cell)
+    if marks.get("grade"):
+        cell.source = HIDDEN.sub("", cell.source).rstrip("\n")
+        if code and not marks.get("solution"):
+            cell.metadata["tags"] = [*notebooks.tags(cell), "raises-exception"]
+    left = re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source)
+    if left:
+        raise ValueError(f"cell {cell.id}: a stray {left[0]!r}")
+
+
+def _without_solution(source: str, stub: str) -> str:
+    def stubbed(found: re.Match[str]) -> str:
+        return "\n".join(found[1] + line for line in stub.splitlines())
+
+    cleared, count = SOLUTION.subn(stubbed, source)
+    marked = count or "### BEGIN" in source or "### END" in source
+    return cleared if marked else stub
+
+
+def _unfold(cell: NotebookNode) -> None:
+    """The stub is to be seen: undo what folds the solution on the page."""
+    kept = [tag for tag in notebooks.tags(cell) if not tag.startswith("hide-")]
+    cell.metadata.pop("tags", None)
+    if kept:
+        cell.metadata["tags"] = kept
+    cell.metadata.pop("mystnb", None)
+
+
+def sources_of(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:
+    """What a student notebook consists of, without its outputs."""
+    return [
+        (c.id, c.cell_type, c.source, repr(sorted(c.metadata.items())))
+        for c in notebook.cells
+    ]
+
+
+def matches(source: Path) -> bool:
+    """Whether the committed student notebook is what its source yields."""
+    target = student_path(source)
+    if not target.exists():
+        return False
+    wanted = student_notebook(notebooks.read(source))
+    return sources_of(notebooks.read(target)) == sources_of(wanted)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: written or equal; 1: `--check` found differences."""
+    parser = argparse.ArgumentParser(prog="python -m tools.student")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args(arguments)
+    differing = [s for s in notebooks.solutions() if not matches(s)]
+    orphans = _orphans()
+    for source in differing:
+        target = student_path(source)
+        if options.check:
+            print(f"{target}: not what {source.name} yields", file=sys.stderr)
+        else:
+            notebooks.write(target, student_notebook(notebooks.read(source)))
+            print(f"written: {target.relative_to(notebooks.ROOT)}")
+    for orphan in orphans:
+        print(f"{orphan}: has no source in notebooks/solutions", file=sys.stderr)
+    return 1 if orphans or (options.check and differing) else 0
+
+
+def _orphans() -> list[Path]:
+    expected = {student_path(source) for source in notebooks.solutions()}
+    return [path for path in notebooks.exercises() if path not in expected]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
