@@ -23,6 +23,7 @@ help:
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
 	@echo "make look     check the built pages in a headless browser (for developers)"
 	@echo "make mutants  how many small faults in lib the tests notice (for developers)"
+	@echo "make mutants  plant small faults in lib and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
 
 environment:
@@ -65,6 +66,9 @@ serve: book
 
 look: environment
 	@$(PY) -m tools.look
+
+mutants: environment
+	@$(PY) tools/mutate.py
 
 clean:
 	rm -rf _build

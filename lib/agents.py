@@ -1,8 +1,8 @@
 """Chapter 2's ladder: five agents, each a few lines from the last.
 
 An agent is three choices: which stretches of play it learns from, how it credits the
-actions in them, and which loss turns that credit into a gradient. `train` is the same for
-all: play, credit, update.
+actions in them, and which loss turns that credit into a gradient. `train` is the same
+for all: play, credit, update.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import gymnasium
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib import require
 from lib.advantages import gae, reward_to_go
@@ -42,7 +42,7 @@ class Experience:
 
 
 def whole_return(model: ActorCritic, rollout: Rollout, gamma: float) -> Experience:
-    """Rung 1, REINFORCE (Williams 1992): each action gets the whole episode's return."""
+    """Rung 1, REINFORCE (Williams 1992): each action gets the whole return."""
     returns = reward_to_go(rollout.rewards, rollout.mask, gamma=gamma)  # (B, T)
     credit = returns[:, :1].expand_as(returns)
     return Experience(rollout, credit, torch.zeros_like(returns), returns)
@@ -68,14 +68,15 @@ def to_go_less_value(model: ActorCritic, rollout: Rollout, gamma: float) -> Expe
 def generalised(
     model: ActorCritic, rollout: Rollout, gamma: float, lam: float = 0.95
 ) -> Experience:
-    """Rungs 4 and 5, GAE (Schulman et al. 2016): V also stands in for what was not seen."""
+    """Rungs 4 and 5, GAE (Schulman et al. 2016): V stands in for what was not seen."""
     values = model.values(rollout.states)  # (B, T)
     last = model.values(rollout.last_states).unsqueeze(-1)  # (B, 1)
     after = torch.cat((values[:, 1:], last), 1)
     after = torch.where(rollout.ends, last, after)  # V of the true successor
     ended = rollout.ends & rollout.terminated.unsqueeze(-1)
+    cut = rollout.ends & ~ended
     credit, returns = gae(
-        rollout.rewards, values, after, ended, rollout.ends & ~ended, gamma=gamma, lam=lam
+        rollout.rewards, values, after, ended, cut, gamma=gamma, lam=lam
     )
     return Experience(rollout, credit, values, returns)
 
@@ -83,7 +84,7 @@ def generalised(
 # --- how credit becomes a gradient: (model, experience) -> (loss, metrics) ----------
 
 
-def policy_loss(model: torch.nn.Module, seen: Experience) -> Loss:
+def policy_loss(model: nn.Module, seen: Experience) -> Loss:
     """Rungs 1 and 2: make what was credited more probable."""
     logps = token_logps(model(seen.rollout.states), seen.rollout.actions)
     return reinforce(logps, seen.advantages, seen.rollout.mask)
@@ -98,10 +99,11 @@ def actor_critic_loss(model: ActorCritic, seen: Experience) -> Loss:
 
 
 def ppo_loss(model: ActorCritic, seen: Experience) -> Loss:
-    """Rung 5, PPO (Schulman et al. 2017): old data may be used again, but not overused."""
+    """Rung 5, PPO (Schulman et al. 2017): old data may be used again, within limits."""
     mask = seen.rollout.mask
     logps = token_logps(model(seen.rollout.states), seen.rollout.actions)
-    loss, metrics = ppo_clip(logps, seen.rollout.logps, whiten(seen.advantages, mask), mask)
+    advantages = whiten(seen.advantages, mask)
+    loss, metrics = ppo_clip(logps, seen.rollout.logps, advantages, mask)
     value_loss, _ = clipped_value(
         model.values(seen.rollout.states) / model.scale,
         seen.values / model.scale,
@@ -137,7 +139,7 @@ LADDER = {
 def actor_critic(
     generator: torch.Generator, *, gamma: float, hidden: int = 32
 ) -> ActorCritic:
-    """An untrained agent for CartPole; its values are in units of 1 / (1 - gamma) rewards."""
+    """An untrained agent for CartPole; its values in units of 1 / (1 - gamma)."""
     policy = MLP(4, hidden, 2, generator=generator, units=UNITS)
     value = MLP(4, hidden, 1, generator=generator, units=UNITS)
     return ActorCritic(policy, value, scale=1 / (1 - gamma))
@@ -157,9 +159,10 @@ def train(
     """Play, credit, update, until `steps` actions have been taken.
 
     The learning rate falls linearly to 0 over those steps. `watch(model, actions taken,
-    last rollout)` is called after each rollout has been learnt from; it ends the training
-    by returning True. Returns the model and fit's history, with "steps" (actions taken so
-    far) and "length" (mean length of the rollout's rows) for each update.
+    last rollout)` is called after each rollout has been learnt from; it ends the
+    training by returning True. Returns the model and fit's history, with "steps"
+    (actions taken so far) and "length" (mean length of the rollout's rows) for each
+    update.
     """
     require.count("steps", steps)
     generator = torch.Generator().manual_seed(seed)
@@ -182,7 +185,8 @@ def train(
         return value, {**metrics, "steps": taken[-1], "length": length}
 
     def lr(update: int) -> float:
-        return agent.lr * max(0.0, 1 - taken[-2] / steps) if len(taken) > 1 else agent.lr
+        before = taken[-2] if len(taken) > 1 else 0
+        return agent.lr * max(0.0, 1 - before / steps)
 
     return model, fit(model, stream(), loss, lr=lr, progress=progress)
 
@@ -194,7 +198,7 @@ def gradients(
     *,
     rows: int = 8,
 ) -> Tensor:
-    """The policy's gradient as each `rows` rows estimate it: (estimates, parameters)."""
+    """The policy's gradient, estimated by each `rows` rows: (estimates, weights)."""
     parts = [seen.rows(some) for some in torch.arange(len(seen.rollout)).split(rows)]
     weights = list(model.policy.parameters())
     each = [torch.autograd.grad(loss(model, part)[0], weights) for part in parts]
@@ -202,9 +206,9 @@ def gradients(
 
 
 def evaluate(
-    policy: torch.nn.Module, world: World, *, batch: int = 100, seed: int = 0
+    policy: nn.Module, world: World, *, batch: int = 100, seed: int = 0
 ) -> float:
-    """Mean return of `batch` whole episodes played by `policy`, from a stream of its own."""
+    """Mean return of `batch` whole episodes, drawn from a stream of its own."""
     generator = torch.Generator().manual_seed(seed)
     return play(policy, world, batch=batch, generator=generator).returns.mean().item()
 
@@ -212,8 +216,8 @@ def evaluate(
 class Solved:
     """A `watch` that ends the training once three evaluations in a row reach `target`.
 
-    Each plays `batch` episodes greedily in the training world, `every` actions apart; `curve`
-    keeps (actions taken, mean return).
+    Each plays `batch` episodes greedily in the training world, `every` actions apart;
+    `curve` keeps (actions taken, mean return).
     """
 
     def __init__(
@@ -224,24 +228,24 @@ class Solved:
 
     def __call__(self, model: ActorCritic, taken: int, rollout: Rollout) -> bool:
         """Evaluate if it is time; True once the last three evaluations passed."""
-        last = self.curve[-1][0] if self.curve else 0
-        if taken // self.every > last // self.every:
+        then = self.curve[-1][0] if self.curve else 0
+        if taken // self.every > then // self.every:
             mean = evaluate(Greedy(model), self.world, batch=self.batch, seed=taken)
             self.curve.append((taken, mean))
-        return (
-            len(self.curve) >= 3 and min(mean for _, mean in self.curve[-3:]) >= self.target
-        )
+        last = [mean for _, mean in self.curve[-3:]]
+        return len(last) == 3 and min(last) >= self.target
 
 
-def judge(policy: torch.nn.Module, *, episodes: int = 100, seed: int = 0) -> list[float]:
-    """Returns of greedy episodes in gymnasium's own CartPole-v1, the environment of record."""
+def judge(policy: nn.Module, *, episodes: int = 100, seed: int = 0) -> list[float]:
+    """Returns of greedy episodes in gymnasium's own CartPole-v1, the judge."""
     require.count("episodes", episodes)
-    envs = gymnasium.make_vec("CartPole-v1", num_envs=episodes, vectorization_mode="sync")
+    mode = "vector_entry_point"  # gymnasium's own batched CartPole, a tenth of the time
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=episodes, vectorization_mode=mode)
     observations, _ = envs.reset(seed=seed)
     alive, returns = torch.ones(episodes, dtype=torch.bool), torch.zeros(episodes)
     while alive.any():
         with torch.no_grad():
-            actions = policy(torch.as_tensor(observations, dtype=torch.float64)).argmax(-1)
+            actions = policy(torch.as_tensor(observations).double()).argmax(-1)
         observations, rewards, terminated, truncated, _ = envs.step(actions.numpy())
         returns += torch.as_tensor(rewards) * alive
         alive &= ~torch.as_tensor(terminated | truncated)
@@ -250,9 +254,9 @@ def judge(policy: torch.nn.Module, *, episodes: int = 100, seed: int = 0) -> lis
 
 
 def _rollouts(
-    agent: Agent, model: ActorCritic, world: World, batch: int, generator: torch.Generator
+    agent: Agent, model: ActorCritic, world: World, batch: int, draw: torch.Generator
 ) -> Iterator[Rollout]:
-    if agent.clip_length is None:
-        return episodes(model, world, batch=batch, generator=generator)
     length = agent.clip_length
-    return clips(model, world, batch=batch, length=length, generator=generator)
+    if length is None:
+        return episodes(model, world, batch=batch, generator=draw)
+    return clips(model, world, batch=batch, length=length, generator=draw)

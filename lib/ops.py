@@ -120,16 +120,13 @@ def sample(logits: Tensor, *, generator: torch.Generator) -> Tensor:
     """
     require.tensor("logits", logits)
     cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)  # (..., A)
-    broken = cumulative[..., -1].isnan()
+    broken = cumulative.isnan()
     if broken.any():
-        row = tuple(broken.nonzero()[0].tolist())
+        row = tuple(broken.nonzero()[0, :-1].tolist())
         wanted = "at least one finite logit a row, no NaN, no +inf"
         require.refuse("logits", f"no distribution in row {row}", wanted)
+    shape = (*logits.shape[:-1], 1)
     uniform = torch.rand(
-        logits.shape[:-1],
-        dtype=torch.float64,
-        device=logits.device,
-        generator=generator,
+        shape, dtype=torch.float64, device=logits.device, generator=generator
     )
-    passed = cumulative[..., :-1] <= uniform.unsqueeze(-1)  # boundaries between actions
-    return passed.sum(-1)
+    return (cumulative[..., :-1] <= uniform).sum(-1)

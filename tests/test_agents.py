@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gymnasium
 import pytest
 import torch
 from torch.testing import assert_close
@@ -321,17 +322,20 @@ def test_the_judge_returns_what_gymnasium_pays():
         def forward(self, states):
             return torch.tensor([0.0, 1.0]).expand(*states.shape[:-1], 2)
 
-    import gymnasium
-
+    mode = "vector_entry_point"
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=4, vectorization_mode=mode)
+    vector.reset(seed=10)
     want = []
-    for k in range(4):  # as a vector environment seeds its copies
+    for start in vector.unwrapped.state.T:  # in the environment of record, one by one
         env, over, paid = gymnasium.make("CartPole-v1"), False, 0.0
-        env.reset(seed=10 + k)
+        env.reset(seed=0)
+        env.unwrapped.state = start.copy()
         while not over:
             _, reward, terminated, truncated, _ = env.step(1)
             paid, over = paid + reward, terminated or truncated
         want.append(paid)
         env.close()
+    assert len(set(want)) > 1
     assert agents.judge(Right(), episodes=4, seed=10) == want
     with pytest.raises(ValueError, match="episodes"):
         agents.judge(Right(), episodes=0)

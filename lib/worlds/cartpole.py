@@ -28,11 +28,10 @@ HORIZON = 500  # steps: the time limit of CartPole-v1
 
 
 def step(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One push: (..., 4), (...) in {0 left, 1 right} -> (next, rewards 1.0,
-    terminated).
+    """One push: (..., 4), (...) in {0 left, 1 right} -> next, rewards, terminated.
 
-    A state is (x m, ẋ m/s, θ rad, θ̇ rad/s). Equal to gymnasium's step to 1e-12 in
-    float64.
+    A state is (x m, ẋ m/s, θ rad, θ̇ rad/s); each push is rewarded with 1. Equal to
+    gymnasium's step to 1e-12 in float64.
     """
     require.tensor("states", states)
     if states.ndim == 0 or states.shape[-1] != 4:
@@ -51,9 +50,9 @@ def _push(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     change = np.stack((now[..., 1], x_acc, now[..., 3], theta_acc), -1)
     after = now + DT * change  # Euler: all four move by the old derivatives
     fallen = (abs(after[..., 0]) > X_LIMIT) | (abs(after[..., 2]) > THETA_LIMIT)
-    terminated = torch.as_tensor(fallen, device=states.device)
-    rewards = torch.ones(states.shape[:-1], dtype=states.dtype, device=states.device)
-    return torch.as_tensor(after, device=states.device), rewards, terminated
+    terminated = torch.from_numpy(np.asarray(fallen)).to(states.device)
+    following = torch.from_numpy(after).to(states.device)
+    return following, states.new_ones(states.shape[:-1]), terminated
 
 
 def accelerations(
