@@ -72,6 +72,3 @@ mutants: environment
 
 clean:
 	rm -rf _build
-
-mutants: environment
-	@$(PY) tools/mutate.py
