@@ -71,6 +71,15 @@ def test_the_third_subtracts_the_value(rollout):
     assert seen.returns.tolist() == [[1.75, 1.5, 1], [1.5, 1, 0]]
 
 
+def test_gae_bootstraps_a_row_that_was_cut_before_the_others_ended(rollout):
+    both_cut = replace(rollout, terminated=torch.tensor([False, False]))
+    seen = agents.generalised(Known(), both_cut, 0.5, 0.5)
+    # second row: V = 4, 5, then 7 where it was cut; what lies in the padding (99) is not
+    # looked at. 1 + 7/2 - 5 = -0.5; (1 + 5/2 - 4) + 1/4 · -0.5 = -0.625
+    assert seen.advantages[1, :2].tolist() == [-0.625, -0.5]
+    assert seen.returns[1, :2].tolist() == [3.375, 4.5]
+
+
 def test_gae_looks_beyond_a_cut_and_not_beyond_a_fall(rollout):
     seen = agents.generalised(Known(), rollout, 0.5, 0.5)
     # row 0, cut off: δ = 1+3/2-2, 1+1/2-3, 1+6/2-1 = 0.5, -1.5, 3; carried by 1/4

@@ -185,23 +185,10 @@ def lag() -> str:
         ),
         f'<polyline class="thick policy" points="{line(rule)}"/>',
         f'<polyline class="line thick" points="{line(best)}"/>',
-        _text(
-            x(STEPS) + 6,
-            y(rule[-1]) + 5,
-            "the rule",
-            size=16,
-            weight=700,
-            anchor="start",
-        ),
-        _text(
-            x(STEPS) + 6,
-            y(best[-1]) + 5,
-            "the best",
-            size=16,
-            weight=700,
-            anchor="start",
-        ),
     ]
+    for path, name in ((rule, "the rule"), (best, "the best")):
+        at = (x(STEPS) + 6, y(path[-1]) + 5)
+        parts.append(_text(*at, name, size=16, weight=700, anchor="start"))
     alt = (
         "Temperature against time when heat arrives three steps late. Under the rule the room"
         f" swings between {min(rule[20:]):.0f} and {max(rule[20:]):.0f} °F, in and out of the"
