@@ -12,6 +12,7 @@ PORT ?= 8000
 PY := .venv/bin/python
 BUILD := $(PY) -c "from jupyter_book.cli.main import main; main()" build -q $(BOOK_FLAGS) .
 export OMP_NUM_THREADS := 1
+export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
 .PHONY: help environment book test execute serve look mutants clean
@@ -22,7 +23,6 @@ help:
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
 	@echo "make look     check the built pages in a headless browser (for developers)"
-	@echo "make mutants  how many small faults in lib the tests notice (for developers)"
 	@echo "make mutants  plant small faults in lib and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
 
@@ -52,6 +52,7 @@ book: environment
 
 test: environment
 	@$(PY) -m ruff check .
+	@$(PY) -c "from lib.base import base_model; base_model(progress='base model')"
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 120 tests notebooks
 

@@ -110,10 +110,15 @@ def band(ax: Axes, x: Any, runs: Any, label: str, colour: str, **kw: Any) -> Non
     curve(ax, x, runs.mean(0), f"{label}\n({len(runs)} runs)", colour, **kw)
 
 
-def show(fig: Figure) -> None:
-    """Display the figure once, as SVG and as a digest of its data, and close it."""
+def show(fig: Figure, *, digest: bool = True) -> None:
+    """Display the figure once, as SVG and as a digest of its data, and close it.
+
+    `digest=False` leaves the digest out: for what was trained in float32, whose last
+    digits differ between processors and, after many updates, the others too.
+    """
     _spread_labels(fig)
-    shown = {"image/svg+xml": picture.svg(fig), "text/plain": picture.describe(fig)}
+    said = picture.describe(fig, data=digest)
+    shown = {"image/svg+xml": picture.svg(fig), "text/plain": said}
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
     display(shown, raw=True)

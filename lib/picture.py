@@ -65,23 +65,25 @@ def _own_ids(text: str) -> str:
     return re.sub(r'(id="|#)@(?=\d)', rf"\g<1>{own}", text)
 
 
-def describe(fig: Figure) -> str:
+def describe(fig: Figure, *, data: bool = True) -> str:
     """Return e.g. `figure: 3 curves, data 9f3a12c4`, a digest of what was plotted.
 
     Numbers count to 3 significant digits, and nothing below a millionth of the largest
     beside it, so that another machine's rounding errors do not change the digest.
+    Without `data` it says `figure: 3 curves`.
     """
     kinds: Counter[str] = Counter()
     digest = hashlib.sha256()
     for ax in fig.axes:
         for artist in ax.get_children():
-            kind, data = _plotted(artist)
-            if data is not None and artist is not ax.patch:
+            kind, plotted = _plotted(artist)
+            if plotted is not None and artist is not ax.patch:
                 kinds[kind] += 1
-                digest.update(f"{kind}{data.shape}".encode())
-                digest.update(" ".join(_rounded(data)).encode())
-    counts = [f"{n} {kind}{'s' * (n > 1)}" for kind, n in kinds.items()]
-    return f"figure: {', '.join([*counts, f'data {digest.hexdigest()[:8]}'])}"
+                digest.update(f"{kind}{plotted.shape}".encode())
+                digest.update(" ".join(_rounded(plotted)).encode())
+    said = [f"{n} {kind}{'s' * (n > 1)}" for kind, n in kinds.items()]
+    said += [f"data {digest.hexdigest()[:8]}"] * data
+    return f"figure: {', '.join(said)}"
 
 
 def _plotted(artist: Any) -> tuple[str, np.ndarray | None]:

@@ -5,6 +5,7 @@ argument, what it was and what it should have been, and nothing runs on half of 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -49,6 +50,12 @@ def count(name: str, value: object, *, least: int = 1) -> None:
     """An int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         refuse(name, repr(value), f"an int of at least {least}")
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> None:
+    """One of these names."""
+    if value not in known:
+        refuse(name, repr(value), f"one of {', '.join(map(repr, known))}")
 
 
 def tensor(name: str, x: object, shape: tuple[int, ...] | None = None) -> None:

@@ -1,4 +1,7 @@
-"""A policy meets a world: `play` writes what happened into a Rollout."""
+"""A policy meets a world: `play` writes what happened into a Rollout.
+
+Its twin for language, `complete`, meets prompts instead.
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lib import require
+from lib.completion import complete as complete
+from lib.completion import filter_logits as filter_logits
 from lib.ops import sample, token_logps
 from lib.rollout import Rollout, World
 

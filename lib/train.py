@@ -62,7 +62,8 @@ def fit(
     stream = _from(batches, start, resumable=checkpoint is not None)
 
     done = start
-    for batch in tqdm(stream, desc=progress, initial=start, disable=progress is None):
+    bar = {"initial": start, "total": len(batches) if _sized(batches) else None}
+    for batch in tqdm(stream, desc=progress, disable=progress is None, **bar):
         loss, metrics = loss_fn(model, batch)
         require.tensor("loss_fn", loss, ())
         optimiser.zero_grad()
@@ -89,11 +90,15 @@ def _constant(lr: float) -> Callable[[int], float]:
     return lambda update: lr
 
 
+def _sized(batches: Batches) -> bool:
+    return isinstance(batches, Sequence)
+
+
 def _from(batches: Batches, start: int, *, resumable: bool) -> Iterable[Any]:
     """The batches from number `start` on."""
     if callable(batches):
         return batches(start)
-    if isinstance(batches, Sequence):
+    if _sized(batches):
         return itertools.islice(batches, start, None)
     if resumable:
         wanted = "a sequence, or a function start -> iterable, to resume"
@@ -103,7 +108,7 @@ def _from(batches: Batches, start: int, *, resumable: bool) -> Iterable[Any]:
 
 def _record(history: History, metrics: dict[str, float], done: int) -> None:
     """Append; a metric that an update lacks is NaN there, so the lists stay aligned."""
-    for name in metrics.keys() | history.keys():
+    for name in {**history, **metrics}:
         column = history.setdefault(name, [math.nan] * done)
         column.append(metrics.get(name, math.nan))
 

@@ -79,6 +79,14 @@ def test_show_displays_once_as_picture_and_digest_and_returns_nothing(shown):
     assert set(data) == {"text/plain", "image/svg+xml"}
 
 
+def test_show_leaves_the_digest_out_where_it_is_told_to(shown):
+    fig, ax = figures.axes("x", "y")
+    figures.curve(ax, [0, 1], [1.0, 2.0], "loss", "k")
+    figures.show(fig, digest=False)
+    assert shown[0]["text/plain"] == "figure: 1 curve"
+    assert shown[0]["image/svg+xml"].startswith("<svg")
+
+
 def test_show_closes_a_figure_of_pyplot_too(shown):
     fig, ax = plt.subplots()
     ax.plot([1, 2])

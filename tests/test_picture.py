@@ -39,6 +39,11 @@ def test_the_digest_says_what_there_is():
     assert re.fullmatch(want, picture.describe(drawn()))
 
 
+def test_the_digest_is_left_out_where_it_is_not_wanted():
+    want = "figure: 1 curve, 1 band, 1 cloud, 3 bars, 1 map"
+    assert picture.describe(drawn(), data=False) == want
+
+
 def test_the_digest_does_not_see_rounding_errors():
     want = picture.describe(drawn())
     for noise in (1e-10, -1e-10, 1e-9, 1e-16):

@@ -78,6 +78,16 @@ def test_a_count_may_start_elsewhere(refuses):
         require.count("n", 2, least=3)
 
 
+def test_a_name_is_one_of_those_that_are_known(refuses):
+    for known in ("train", "test"), ["train", "test"]:
+        assert [require.one_of("split", each, known) for each in known] == [None] * 2
+        for value, got in (("dev", "'dev'"), ("", "''"), (None, "None"), (1, "1")):
+            with refuses(f"split: got {got}, wanted one of 'train', 'test'"):
+                require.one_of("split", value, known)
+    with refuses("x: got 'b', wanted one of 'a'"):
+        require.one_of("x", "b", ("a",))
+
+
 def test_a_tensor_is_a_tensor_of_the_shape_that_is_asked_for(refuses):
     assert require.tensor("x", torch.ones(2, 3)) is None
     assert require.tensor("x", torch.ones(2, 3), (2, 3)) is None

@@ -398,7 +398,9 @@ def test_progress_is_shown_when_it_has_a_name_and_only_then(capsys):
     assert capsys.readouterr() == ("", "")
     fit(Weights(), [(1.0, 0.0)] * 3, along, lr=0.1, progress="learning")
     out, err = capsys.readouterr()
-    assert out == "" and "learning: 3it" in err
+    assert out == "" and "learning: 100%" in err and "3/3" in err
+    fit(Weights(), iter([(1.0, 0.0)] * 3), along, lr=0.1, progress="learning")
+    assert "learning: 3it" in capsys.readouterr().err  # nobody knows how many there are
 
 
 def test_progress_of_a_resumed_run_begins_where_it_stopped(tmp_path, capsys):
@@ -406,7 +408,12 @@ def test_progress_of_a_resumed_run_begins_where_it_stopped(tmp_path, capsys):
     fit(Weights(), [(1.0, 0.0)] * 2, along, lr=0.1, checkpoint=path)
     fit(Weights(), [(1.0, 0.0)] * 5, along, lr=0.1, checkpoint=path, progress="learning")
     said = capsys.readouterr().err
-    assert "learning: 2it" in said and "learning: 5it" in said
+    assert "2/5" in said and "5/5" in said and "0/5" not in said
+
+
+def test_the_history_lists_metrics_in_the_order_in_which_they_came():
+    history = fit(Weights(), [(1.0, 0.0)] * 2, along, lr=0.1)
+    assert list(history)[:2] == ["loss", "grad_norm"]
 
 
 def test_the_global_generator_is_untouched():

@@ -77,18 +77,18 @@ def colab_link(path: Path, root: Path = ROOT) -> str:
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
-    """notebooks/NN_name.ipynb, in order."""
-    return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+    """notebooks/NN_name.ipynb in order, then those without a number."""
+    return sorted((root / "notebooks").glob("*.ipynb"))
 
 
 def solutions(root: Path = ROOT) -> list[Path]:
-    """notebooks/solutions/NN_name.ipynb: the exercises with their solutions."""
-    return sorted((root / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
+    """notebooks/solutions/name.ipynb: the exercises with their solutions."""
+    return sorted((root / "notebooks" / "solutions").glob("*.ipynb"))
 
 
 def exercises(root: Path = ROOT) -> list[Path]:
-    """notebooks/exercises/NN_name.ipynb: what the student gets, generated."""
-    return sorted((root / "notebooks" / "exercises").glob("[0-9]*.ipynb"))
+    """notebooks/exercises/name.ipynb: what the student gets, generated."""
+    return sorted((root / "notebooks" / "exercises").glob("*.ipynb"))
 
 
 def everything(root: Path = ROOT) -> list[Path]:

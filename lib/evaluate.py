@@ -1,0 +1,121 @@
+"""Measure a language model: put questions, read its answers, make the table of skills.
+
+Here tokens become text again. Everything above this file may look at answers as a
+reader does; everything below sees token ids.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib import require
+from lib.rollout import Rollout
+from lib.sampling import complete
+from lib.worlds import taste
+from lib.worlds.tasks import SKILLS, Task, tasks, verify
+from lib.worlds.village import TOKENIZER, Split
+
+ANSWER = 48  # tokens that an answer may take
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    text: str
+    finished: bool  # it stopped of its own accord: end-of-text was drawn
+
+
+def prompt_ids(task: Task) -> list[int]:
+    """The prompt of a task as a model reads it: begin, then its tokens."""
+    return [TOKENIZER.begin, *TOKENIZER.encode(task.prompt)]
+
+
+def answers(rollout: Rollout) -> list[Answer]:
+    """The completions of a rollout, as text."""
+    rows = zip(rollout.actions, rollout.mask, rollout.terminated.tolist())
+    return [Answer(TOKENIZER.decode(a[m].tolist()), done) for a, m, done in rows]
+
+
+def ask(
+    policy: nn.Module,
+    asked: Sequence[Task],
+    *,
+    generator: torch.Generator,
+    group: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    max_tokens: int = ANSWER,
+) -> Rollout:
+    """`group` answers to each task, sampled (greedy with top_k=1); see `complete`."""
+    return complete(
+        policy,
+        [prompt_ids(task) for task in asked],
+        end=TOKENIZER.end,
+        max_tokens=max_tokens,
+        generator=generator,
+        group=group,
+        temperature=temperature,
+        top_k=top_k,
+    )
+
+
+def score(task: Task, answer: Answer) -> float:
+    """1 or 0 by the task's verifier, which wants it finished; for talk, gold's score."""
+    if task.skill == "talk":
+        return taste.gold(task, answer.text, finished=answer.finished)
+    return float(answer.finished and verify(task, answer.text))
+
+
+def scores(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """The score of every row of a rollout: (B,) float64; B = tasks × group."""
+    if not asked or len(rollout) % len(asked):
+        require.refuse("asked", f"{len(asked)} tasks", f"a divisor of {len(rollout)}")
+    group = len(rollout) // len(asked)
+    each = [task for task in asked for _ in range(group)]
+    pairs = zip(each, answers(rollout))
+    return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float64)
+
+
+def exam(*, count: int = 64, seed: int = 0, split: Split = "test") -> list[Task]:
+    """`count` tasks of every skill, then as many open-ended requests."""
+    verified = [tasks(skill, count=count, seed=seed, split=split) for skill in SKILLS]
+    return [*sum(verified, []), *taste.requests(count=count, seed=seed, split=split)]
+
+
+def skills(
+    policy: nn.Module,
+    *,
+    count: int = 64,
+    seed: int = 0,
+    split: Split = "test",
+    top_k: int | None = None,
+) -> dict[str, float]:
+    """The table's column for one model: the mean score in each skill, then in talk.
+
+    Verified skills in [0, 1]; "talk" is the mean gold score. Answers are sampled at
+    temperature 1 (top_k=1: greedy), the same questions for every model.
+    """
+    asked = exam(count=count, seed=seed, split=split)
+    generator = torch.Generator().manual_seed(seed)
+    rollout = ask(policy, asked, generator=generator, top_k=top_k)
+    means = scores(asked, rollout).reshape(-1, count).mean(1).tolist()
+    return dict(zip((*SKILLS, "talk"), means))
+
+
+def table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """Columns by model as a Markdown table, a skill a row."""
+    if not columns:
+        require.refuse("columns", "none", "at least one")
+    names = list(next(iter(columns.values())))
+    for model, column in columns.items():
+        if list(column) != names:
+            require.refuse("columns", f"{list(column)} for {model!r}", f"{names}")
+    head = ["| skill | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    body = [
+        f"| {name} | " + " | ".join(f"{c[name]:.2f}" for c in columns.values()) + " |"
+        for name in names
+    ]
+    return "\n".join([*head, *body])

@@ -1,0 +1,545 @@
+"""The base model: packing, the loss, the schedule, a cache that is not believed."""
+
+import errno
+import inspect
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from lib import base, checkpoint
+from lib.base import base_model, base_run, next_token_loss, pretrain, rows, warm_cosine
+from lib.models.transformer import Config, Transformer
+from lib.train import fit
+from lib.worlds.corpus import documents
+from lib.worlds.village import TOKENIZER
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
+PAD, BEGIN, END = 0, 1, 2
+(A,) = TOKENIZER.encode("a")
+
+
+def same(one, two):
+    """Two models with bit-equal weights."""
+    ours, theirs = one.state_dict(), two.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of its own, a tiny model and three updates."""
+    folder = tmp_path / "deep" / "cache"
+    monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(folder))
+    monkeypatch.setattr(base, "CONFIG", TINY)
+    monkeypatch.setattr(base, "UPDATES", 3)
+    return folder
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """From here on nothing may be trained: what comes must come from the cache."""
+
+    def stop():
+        def never(**arguments):
+            raise AssertionError("trained again")
+
+        monkeypatch.setattr(base, "pretrain", never)
+
+    return stop
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_the_base_model_is_this_large_and_reads_this_much():
+    assert Config(vocabulary=307) == base.CONFIG
+    assert (base.ROW, base.BATCH, base.UPDATES, base.LR) == (64, 8, 1800, 5e-3)
+    defaults = {n: p.default for n, p in inspect.signature(pretrain).parameters.items()}
+    assert defaults == {
+        "seed": 0,
+        "config": base.CONFIG,
+        "updates": 1800,
+        "progress": None,
+    }
+
+
+def test_documents_are_packed_whole_between_begin_and_end():
+    packed = rows(["a", "aaa", "a", "aa"], length=7)
+    assert packed.tolist() == [
+        [BEGIN, A, END, BEGIN, A, A, A, END],  # 3 + 5 = 8: exactly full
+        [BEGIN, A, END, BEGIN, A, A, END, PAD],
+    ]
+    assert packed.dtype == torch.int64
+
+
+def test_a_document_that_does_not_fit_begins_a_row():
+    packed = rows(["aa", "aaa", "aaaaa"], length=7)
+    assert packed.tolist() == [
+        [BEGIN, A, A, END, PAD, PAD, PAD, PAD],  # 4 + 5 = 9 > 8
+        [BEGIN, A, A, A, END, PAD, PAD, PAD],
+        [BEGIN, A, A, A, A, A, END, PAD],
+    ]
+
+
+def test_a_document_longer_than_a_row_is_cut():
+    packed = rows(["a", "a" * 20, "a"], length=4)
+    assert packed.tolist() == [
+        [BEGIN, A, END, PAD, PAD],
+        [BEGIN, A, A, A, A],
+        [BEGIN, A, END, PAD, PAD],
+    ]
+
+
+def test_rows_have_sixty_four_tokens_to_foresee_unless_told_otherwise():
+    texts = documents(count=300, seed=0)
+    packed = rows(texts)
+    assert packed.shape[1] == 65
+    assert torch.equal(packed, rows(texts, length=64))
+    words = [t for row in packed for t in row.tolist() if t != PAD]
+    whole = [t for text in texts for t in (BEGIN, *TOKENIZER.encode(text), END)]
+    assert words == whole  # nothing lost, nothing reordered
+
+
+def test_rows_refuse_no_texts_and_no_length(refuses):
+    with refuses("texts: got none, wanted at least one"):
+        rows([])
+    with refuses("length: got 0, wanted an int of at least 1"):
+        rows(["a"], length=0)
+    assert rows(["a"], length=1).tolist() == [[BEGIN, A]]
+
+
+# ---------------------------------------------------------------- the loss
+
+
+class Table(nn.Module):
+    """A policy that says what it is told: logits (B, T, A), whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, states):
+        self.read = states
+        return self.logits
+
+
+def test_every_token_is_foreseen_from_those_before_it():
+    batch = torch.tensor([[BEGIN, 3, END, PAD], [BEGIN, 3, 4, END]])
+    chances = torch.tensor([1.0, 1, 1, 3, 2], dtype=torch.float64)  # of 8
+    model = Table(chances.log().expand(2, 3, 5).clone())
+    loss, metrics = next_token_loss(model, batch)
+    logs = [3, 1, 3, 2, 1]  # 3, end; 3, 4, end
+    want = -sum(math.log(c / 8) for c in logs) / 5
+    assert loss.item() == pytest.approx(want, abs=1e-14)
+    assert metrics == {"perplexity": pytest.approx(math.exp(want))}
+    assert torch.equal(model.read, batch[:, :-1])
+
+
+def test_the_end_of_text_is_learned_and_padding_is_not(seeded):
+    batch = torch.tensor([[BEGIN, 3, END, BEGIN, 4, END, PAD, PAD]])
+    model = Table(torch.randn(1, 7, 5, generator=seeded(0), dtype=torch.float64))
+    next_token_loss(model, batch)[0].backward()
+    slope = model.logits.grad[0]
+    for at, token in enumerate(batch[0, 1:6].tolist()):
+        assert slope[at, token] < 0 and (slope[at] != 0).all()
+    assert (slope[5:] == 0).all()
+
+
+def test_what_is_said_after_the_end_of_a_row_changes_no_bit(seeded):
+    batch = torch.tensor([[BEGIN, 3, END, PAD, PAD], [BEGIN, 3, 4, 3, END]])
+    logits = torch.randn(2, 4, 5, generator=seeded(0))
+    results = []
+    for garbage in (0.0, 1e4, -1e30):
+        dirty = logits.clone()
+        dirty[0, 2:] = garbage * torch.arange(5)
+        model = Table(dirty)
+        loss, _ = next_token_loss(model, batch)
+        loss.backward()
+        results.append((loss, model.logits.grad))
+    for loss, slope in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        assert torch.equal(slope, results[0][1])
+
+
+def test_more_padding_changes_nothing(seeded):
+    model = Transformer(TINY, generator=seeded(0), dtype=torch.float64)
+    batch = rows(documents(count=5, seed=0), 40)
+    wide = nn.functional.pad(batch, (0, 9))
+    losses = [next_token_loss(model, b)[0] for b in (batch, wide)]
+    slopes = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-12)
+    assert_close(slopes[0], slopes[1], rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------- the schedule
+
+
+def test_the_learning_rate_climbs_then_falls_to_a_tenth():
+    rate = warm_cosine(2.0, 100, warm=10)
+
+    def fall(share):
+        return 0.55 + 0.45 * math.cos(math.pi * share)
+
+    assert rate(0) == pytest.approx(2 * 0.1)
+    assert rate(4) == pytest.approx(2 * 0.5 * fall(0.04))
+    assert rate(9) == pytest.approx(2 * fall(0.09))
+    assert rate(10) == pytest.approx(2 * fall(0.1))
+    assert rate(50) == pytest.approx(2 * 0.55)
+    assert rate(100) == pytest.approx(2 * 0.1)
+    assert rate(1000) == pytest.approx(2 * 0.1)
+    climb = [rate(n) for n in range(10)]
+    assert climb == sorted(climb) and max(map(rate, range(101))) == max(climb)
+
+
+def test_it_climbs_for_fifty_updates_unless_told_otherwise():
+    for update in (0, 48, 49, 50, 100):
+        assert warm_cosine(1, 200)(update) == warm_cosine(1, 200, warm=50)(update)
+    assert warm_cosine(1, 200)(0) == pytest.approx(0.02)
+
+
+def test_impossible_schedules_are_refused(refuses):
+    with refuses("peak: got 0, wanted a number above 0"):
+        warm_cosine(0, 10)
+    with refuses("updates: got 0, wanted an int of at least 1"):
+        warm_cosine(1, 0)
+    with refuses("warm: got 0, wanted an int of at least 1"):
+        warm_cosine(1, 10, warm=0)
+    assert warm_cosine(1, 1, warm=1)(0) == 1
+
+
+# ---------------------------------------------------------------- pretraining
+
+
+def test_pretraining_lowers_the_loss():
+    model, history = pretrain(config=TINY, updates=40)
+    assert history.keys() == {"loss", "grad_norm", "perplexity"}
+    assert {len(column) for column in history.values()} == {40}
+    assert abs(history["loss"][0] - math.log(307)) < 0.2  # it begins by knowing nothing
+    assert history["loss"][-1] < history["loss"][0] - 0.3
+    assert model.config == TINY
+
+
+def test_the_same_seed_gives_the_same_model_bit_for_bit():
+    before = torch.random.get_rng_state()
+    one, history = pretrain(seed=3, config=TINY, updates=4)
+    two, again = pretrain(seed=3, config=TINY, updates=4)
+    other, _ = pretrain(seed=4, config=TINY, updates=4)
+    assert same(one, two) and history == again
+    assert not same(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_pretraining_is_one_pass_over_freshly_written_documents():
+    count = int(1.2 * 5 * 8 * 64 / 19.5)
+    batches = rows(documents(count=count, seed=2), 64)[:40].split(8)
+    by_hand = Transformer(TINY, generator=torch.Generator().manual_seed(2))
+    lr = warm_cosine(5e-3, 5)
+    history = fit(by_hand, batches, next_token_loss, lr=lr)
+    model, same_history = pretrain(seed=2, config=TINY, updates=5)
+    assert same(model, by_hand) and history == same_history
+    assert len(history["loss"]) == 5
+
+
+def test_enough_is_written_for_every_update():
+    for updates in (1, 2, 5, 50):
+        for seed in range(3):
+            texts = documents(count=int(1.2 * updates * 8 * 64 / 19.5), seed=seed)
+            assert len(rows(texts)) >= 8 * updates
+
+
+def test_the_model_is_the_usual_one_unless_told_otherwise():
+    model, history = pretrain(updates=1)
+    assert model.config == base.CONFIG and len(history["loss"]) == 1
+    assert same(model, pretrain(seed=0, updates=1, config=base.CONFIG)[0])
+
+
+def test_progress_is_shown_if_it_has_a_name(capfd):
+    pretrain(config=TINY, updates=2)
+    assert capfd.readouterr() == ("", "")
+    pretrain(config=TINY, updates=2, progress="reading")
+    assert "2/2" in capfd.readouterr().err
+
+
+def test_impossible_pretraining_is_refused(refuses):
+    with refuses("seed: got -1, wanted an int of at least 0"):
+        pretrain(seed=-1)
+    with refuses("updates: got 0, wanted an int of at least 1"):
+        pretrain(updates=0)
+    with refuses("seed: got -1, wanted an int of at least 0"):
+        base_run(seed=-1)
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def test_the_second_call_reads_what_the_first_one_made(cache, no_training):
+    model, history = base_run(seed=1)
+    assert [*cache.iterdir()] == [base.cache_path(1)]
+    no_training()
+    again, history_again = base_run(seed=1)
+    assert same(model, again) and history == history_again
+    assert again.config == TINY
+    assert same(base_model(seed=1), model)
+
+
+def test_what_is_kept_is_what_pretraining_gives(cache):
+    model, history = pretrain(seed=0, config=TINY, updates=3)
+    for _ in range(2):
+        kept, kept_history = base_run()
+        assert same(kept, model) and kept_history == history
+        assert same(base_model(), model)
+
+
+def test_progress_is_shown_while_the_model_is_made(cache, capfd):
+    base_model(seed=0, progress="making")
+    assert "3/3" in capfd.readouterr().err
+    base_run(seed=1, progress="making")
+    assert "3/3" in capfd.readouterr().err
+    base_model(seed=0, progress="making")
+    base_run(seed=2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_written_outside_the_cache(cache, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir(), here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    base_run()
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {base.cache_path(0)} and cache in base.cache_path(0).parents
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/nowhere/home")
+    for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert base.cache_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere/xdg")
+    assert base.cache_path(0).parent == Path("/nowhere/xdg/rlhf-executed")
+    monkeypatch.setenv("RLHF_EXECUTED_CACHE", "/nowhere/ours")
+    assert base.cache_path(0).parent == Path("/nowhere/ours")
+    for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")
+    assert base.cache_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
+
+
+# ---------------------------------------------------------------- its key
+
+
+def name_of(seed=0):
+    return base.cache_path(seed).name
+
+
+def test_the_name_tells_the_seed_and_a_hash():
+    prefix, seed, rest = name_of(17).split("-")
+    assert (prefix, seed) == ("base", "17")
+    assert len(rest) == 16 + 3 and rest.endswith(".pt")
+    assert int(rest[:16], 16) >= 0
+    assert name_of(17) == name_of(17)
+
+
+def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypatch):
+    names = {name_of(0), name_of(1)}
+    for where, what, value in (
+        (base, "CONFIG", TINY),
+        (base, "UPDATES", 3),
+        (torch, "__version__", "0.0"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(where, what, value)
+            names.add(name_of(0))
+    assert len(names) == 6
+    assert name_of(0) in names
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """lib in another place, where it may be changed."""
+    shutil.copytree(ROOT / "lib", tmp_path / "lib")
+    monkeypatch.setattr(base, "__file__", str(tmp_path / "lib" / "base.py"))
+    return tmp_path / "lib"
+
+
+def test_the_name_does_not_depend_on_where_the_book_lies(copied, monkeypatch):
+    there = name_of()
+    monkeypatch.setattr(base, "__file__", str(ROOT / "lib" / "base.py"))
+    assert name_of() == there
+
+
+def test_a_change_in_any_source_that_goes_into_it_changes_the_name(copied):
+    names = {name_of()}
+    used = sorted(base._sources(copied / "base.py"))
+    for file in used:
+        text = file.read_text("utf-8")
+        file.write_text(text + "# another line\n", "utf-8")
+        names.add(name_of())
+        file.write_text(text, "utf-8")
+    assert len(names) == len(used) + 1
+
+
+def test_a_change_elsewhere_does_not(copied):
+    before = name_of()
+    for name in ("kl.py", "figures.py", "worlds/cartpole.py", "evaluate.py"):
+        (copied / name).write_text("")
+    assert name_of() == before
+
+
+def test_what_goes_into_it_is_what_python_imports_for_it():
+    code = (
+        "import sys, lib.base\n"
+        "ours = [m for name, m in sys.modules.items() if name.startswith('lib.')]\n"
+        "print(*[m.__file__ for m in ours], sep='\\n')"
+    )
+    run = [sys.executable, "-c", code]
+    said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {Path(line) for line in said.stdout.splitlines()}
+    imported = {path for path in imported if path.name != "__init__.py"}
+    assert base._sources(ROOT / "lib" / "base.py") == imported
+    assert len(imported) > 12
+
+
+# ---------------------------------------------------------------- damage
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"key": path.stem}))
+
+
+def of_another_seed(path):
+    base_run(seed=9)
+    shutil.copy(base.cache_path(9), path)
+
+
+def a_checkpoint_of_something(path):
+    checkpoint.save(path, {"weights": torch.ones(3)})
+
+
+def a_checkpoint_of_a_list(path):
+    checkpoint.save(path, [1, 2, 3])
+
+
+CORRUPT = "corrupt (its sha256 does not match its content)"
+FOREIGN = "holds something else than the model of its name"
+DAMAGE = {
+    truncated: CORRUPT,
+    flipped: CORRUPT,
+    emptied: "not a checkpoint of this book",
+    pickled: "not a checkpoint of this book",
+    of_another_seed: FOREIGN,
+    a_checkpoint_of_something: FOREIGN,
+    a_checkpoint_of_a_list: FOREIGN,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_or_foreign_file_is_noticed_and_made_anew(damage, cache, no_training):
+    model, history = base_run()
+    path = base.cache_path(0)
+    damage(path)
+    with pytest.warns(UserWarning) as said:
+        again, history_again = base_run()
+    reason = f"{path}: {DAMAGE[damage]}; the base model is made anew"
+    assert [str(w.message) for w in said] == [reason]
+    assert said[0].filename == __file__  # the warning points at who asked
+    assert same(model, again) and history == history_again
+    no_training()
+    assert same(base_model(), model)  # without a warning: the file is whole again
+    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+
+
+def test_a_folder_in_the_place_of_the_file_is_reported_and_the_model_made(cache):
+    path = base.cache_path(0)
+    path.mkdir(parents=True)
+    with pytest.warns(UserWarning) as said:
+        model = base_model()
+    first, second = (str(w.message) for w in said)
+    assert str(path) in first and first.endswith("; the base model is made anew")
+    assert str(path) in second and second.startswith("the base model was not kept: ")
+    assert same(model, pretrain(config=TINY, updates=3)[0])
+    assert [*cache.iterdir()] == [path] and not [*path.iterdir()]
+
+
+def test_a_folder_that_cannot_be_made_costs_a_warning_only(
+    cache, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="^the base model was not kept: ") as said:
+        model, history = base_run()
+    assert len(said) == 1 and said[0].filename == __file__
+    made, made_history = pretrain(config=TINY, updates=3)
+    assert same(model, made) and history == made_history
+
+
+def test_a_full_disk_costs_a_warning_only(cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    reason = f"[Errno 28] {base.cache_path(0)}: not written (No space left on device)"
+    with pytest.warns(UserWarning) as said:
+        model = base_model()
+    assert len(said) == 1
+    assert str(said[0].message).startswith(f"the base model was not kept: {reason}, ")
+    assert same(model, pretrain(config=TINY, updates=3)[0])
+    assert [*cache.iterdir()] == []
+
+
+def test_a_folder_that_may_not_be_written_costs_a_warning_only(cache, monkeypatch):
+    def forbidden(**arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(arguments["dir"]))
+
+    monkeypatch.setattr("tempfile.mkstemp", forbidden)
+    with pytest.warns(UserWarning) as said:
+        model = base_model()
+    reason = f"[Errno 13] Permission denied: {str(cache)!r}"
+    assert [str(w.message) for w in said] == [f"the base model was not kept: {reason}"]
+    assert same(model, pretrain(config=TINY, updates=3)[0])
+
+
+def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
+    code = (
+        "import torch\n"
+        "from lib import base\n"
+        "from lib.models.transformer import Config, Transformer\n"
+        f"base.CONFIG, base.UPDATES = {TINY}, 3\n"
+        "draws = torch.Generator().manual_seed(0)\n"
+        "made = Transformer(base.CONFIG, generator=draws)\n"
+        "base.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
+        "for _ in range(8): base.cache_path(0).unlink(True); base.base_run()"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]
+    assert [process.communicate(timeout=120)[1] for process in both] == [b"", b""]
+    assert [*cache.iterdir()] == [base.cache_path(0)]
+    no_training()
+    model, history = base_run()
+    assert same(model, Transformer(TINY, generator=seeded(0)))
+    assert history == {"loss": [1.0]}

@@ -1,0 +1,315 @@
+"""Questions put to a model, its answers read, and the table of skills."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from torch import nn
+
+from lib import evaluate
+from lib.evaluate import (
+    Answer,
+    answers,
+    ask,
+    exam,
+    prompt_ids,
+    score,
+    scores,
+    skills,
+    table,
+)
+from lib.models.transformer import Config, Transformer
+from lib.rollout import Rollout
+from lib.sampling import complete
+from lib.worlds import taste
+from lib.worlds.tasks import SKILLS, Task, tasks
+from lib.worlds.village import TOKENIZER
+
+SUM = Task("sum", 1, "What is 3 + 4?", "7")
+WORD = Task("reverse", 2, "Reverse ket.", "tek")
+TALK = Task("talk", 1, "Tell me about the fox.", "The fox is red.")
+NAMES = [*SKILLS, "talk"]
+BEST = (
+    "The fox is red. It lives in the forest. It eats berries. "
+    "It is very sweet. It is very dear."
+)
+PAD, BEGIN, END = 0, 1, 2
+
+
+class Replay(nn.Module):
+    """A policy that gives each prompt the answer that it has learned by heart."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.next = {}
+        for prompt, answer in said.items():
+            row = [*prompt, *answer]
+            for at in range(len(prompt), len(row)):
+                self.next[tuple(row[:at])] = row[at]
+
+    def forward(self, states):
+        logits = torch.zeros(*states.shape, len(TOKENIZER))
+        for row, out in zip(states.tolist(), logits):
+            for at in range(len(row)):
+                out[at, self.next.get(tuple(row[: at + 1]), END)] = 100.0
+        return logits
+
+
+def by_heart(asked, answer_of):
+    """A policy that answers every task as `answer_of` says, and then stops."""
+    said = {
+        tuple(prompt_ids(t)): [*TOKENIZER.encode(f" {answer_of(t)}"), END]
+        for t in asked
+    }
+    return Replay(said)
+
+
+@pytest.fixture
+def model(seeded):
+    """A transformer that has learned nothing."""
+    config = Config(len(TOKENIZER), context=128, layers=1, width=16, heads=2, hidden=16)
+    return Transformer(config, generator=seeded(0))
+
+
+def spoken(*texts, finished):
+    """A rollout of two prompt tokens a row, then these texts."""
+    rows = [TOKENIZER.encode(t) + [END] * f for t, f in zip(texts, finished)]
+    width = 2 + max(map(len, rows))
+    tokens = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, : 2 + len(row)] = torch.tensor([BEGIN, 99, *row])
+        mask[i, 2 : 2 + len(row)] = True
+    zeros = torch.zeros(len(rows), width - 1)
+    return Rollout(
+        states=tokens[:, :-1],
+        actions=tokens[:, 1:],
+        logps=zeros,
+        rewards=zeros,
+        mask=mask[:, 1:],
+        last_states=torch.zeros(len(rows), dtype=torch.int64),
+        terminated=torch.tensor(finished),
+    )
+
+
+# ---------------------------------------------------------------- asking and reading
+
+
+def test_a_prompt_is_begin_and_the_question():
+    ids = prompt_ids(SUM)
+    assert ids[0] == BEGIN and BEGIN not in ids[1:]
+    assert TOKENIZER.decode(ids[1:]) == "Q: What is 3 + 4?\nA:"
+
+
+def test_answers_are_the_sampled_tokens_as_text():
+    rollout = spoken(" 7", "", " The fox is red.", finished=[True, True, False])
+    assert answers(rollout) == [
+        Answer(" 7", True),
+        Answer("", True),
+        Answer(" The fox is red.", False),
+    ]
+
+
+def test_nobody_changes_an_answer():
+    with pytest.raises(FrozenInstanceError):
+        Answer(" 7", True).finished = False
+
+
+def test_asking_completes_the_prompts_as_it_is_told(model, seeded):
+    asked = [SUM, TALK, WORD]
+    knobs = {"group": 2, "temperature": 0.7, "top_k": 5, "max_tokens": 9}
+    prompts = [prompt_ids(task) for task in asked]
+    want = complete(model, prompts, end=END, generator=seeded(3), **knobs)
+    got = ask(model, asked, generator=seeded(3), **knobs)
+    for field in vars(want):
+        assert torch.equal(getattr(got, field), getattr(want, field))
+    assert len(got) == 6
+
+
+def test_an_answer_is_one_of_forty_eight_tokens_at_temperature_one(model, seeded):
+    want = ask(
+        model,
+        [SUM, TALK],
+        generator=seeded(4),
+        group=1,
+        temperature=1.0,
+        top_k=None,
+        max_tokens=48,
+    )
+    got = ask(model, [SUM, TALK], generator=seeded(4))
+    assert torch.equal(got.actions, want.actions) and torch.equal(got.logps, want.logps)
+    assert got.mask.sum(1).max() == 48 == evaluate.ANSWER
+
+
+def test_any_policy_can_be_asked(seeded):
+    rollout = ask(by_heart([SUM], lambda t: "7"), [SUM], generator=seeded(0))
+    assert answers(rollout) == [Answer(" 7", True)]
+    short = ask(
+        by_heart([TALK], lambda t: BEST), [TALK], generator=seeded(0), max_tokens=3
+    )
+    assert answers(short) == [Answer(" The fox is", False)]
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_a_verified_answer_counts_one_if_it_was_finished():
+    assert score(SUM, Answer(" 7", True)) == 1.0
+    assert score(SUM, Answer(" 7", False)) == 0.0
+    assert score(SUM, Answer(" 8", True)) == 0.0
+    assert isinstance(score(SUM, Answer(" 7", True)), float)
+
+
+def test_talk_is_scored_by_the_gold_taste():
+    for text in (BEST, "It is red.", "The owl is brown", ""):
+        for finished in (True, False):
+            want = taste.gold(TALK, text, finished=finished)
+            assert score(TALK, Answer(text, finished)) == want
+    assert score(TALK, Answer(BEST, True)) == pytest.approx(4)
+    assert score(TALK, Answer(BEST, False)) == pytest.approx(2.5)
+
+
+def test_scores_come_in_the_order_of_the_rows():
+    rollout = spoken(" 7", " 8", " tek", " 7", finished=[True, True, True, True])
+    got = scores([SUM, SUM, WORD, WORD], rollout)
+    assert got.tolist() == [1, 0, 1, 0] and got.dtype == torch.float64
+
+
+def test_a_group_is_scored_by_the_task_it_answers():
+    said = (" 7", " 7", " tek", " tek", " 7", " tek")
+    rollout = spoken(*said, finished=[True, False, True, True, True, True])
+    got = scores([SUM, WORD], rollout)  # rows 0, 1, 2: the sum; 3, 4, 5: the word
+    assert got.tolist() == [1, 0, 0, 1, 0, 1]
+    assert scores([SUM], rollout).tolist() == [1, 0, 0, 0, 1, 0]
+
+
+def test_scores_of_talk_and_of_tasks_may_be_mixed():
+    rollout = spoken(f" {BEST}", " 7", finished=[True, True])
+    assert scores([TALK, SUM], rollout).tolist() == pytest.approx([4, 1])
+
+
+def test_tasks_that_cannot_have_these_rows_are_refused(refuses):
+    rollout = spoken(" 7", " 8", " 9", finished=[True] * 3)
+    with refuses("asked: got 2 tasks, wanted a divisor of 3"):
+        scores([SUM, WORD], rollout)
+    with refuses("asked: got 0 tasks, wanted a divisor of 3"):
+        scores([], rollout)
+    with refuses("asked: got 4 tasks, wanted a divisor of 3"):
+        scores([SUM] * 4, rollout)
+
+
+# ---------------------------------------------------------------- the exam
+
+
+def test_an_exam_is_as_many_tasks_of_every_skill_then_talk():
+    asked = exam(count=5, seed=2, split="train")
+    want = [t for s in SKILLS for t in tasks(s, count=5, seed=2, split="train")]
+    assert asked == want + taste.requests(count=5, seed=2, split="train")
+    assert [t.skill for t in asked[::5]] == NAMES
+
+
+def test_an_exam_has_sixty_four_of_each_from_the_test_split_unless_told_otherwise():
+    asked = exam()
+    assert asked == exam(count=64, seed=0, split="test")
+    assert len(asked) == 7 * 64
+    assert asked != exam(seed=1) and not {t.request for t in asked} & {
+        t.request for t in exam(split="train")
+    }
+
+
+def test_an_impossible_exam_is_refused(refuses):
+    with refuses("count: got 0, wanted an int of at least 1"):
+        exam(count=0)
+    with refuses("split: got 'dev', wanted one of 'train', 'test'"):
+        exam(split="dev")
+
+
+# ---------------------------------------------------------------- the table of skills
+
+
+def test_who_gives_the_reference_answers_has_every_skill():
+    asked = exam(count=6, seed=1)
+    got = skills(by_heart(asked, lambda t: t.answer), count=6, seed=1)
+    assert list(got) == NAMES
+    assert [got[skill] for skill in SKILLS] == [1.0] * 6
+    said = {t.request: t.answer for t in asked}  # a request may come twice: the last
+    talk = [taste.gold(t, f" {said[t.request]}") for t in asked if t.skill == "talk"]
+    assert got["talk"] == pytest.approx(sum(talk) / 6)
+
+
+def test_who_says_nothing_has_no_skill():
+    got = skills(Replay({}), count=3)
+    assert got == {**dict.fromkeys(SKILLS, 0.0), "talk": pytest.approx(-1 - 1.5)}
+
+
+def test_a_skill_is_the_share_of_its_own_answers_that_are_right():
+    asked = exam(count=4, seed=0, split="train")
+    sums = [t for t in asked if t.skill == "sum"]
+    policy = by_heart(asked, lambda t: t.answer if t is sums[0] or t is sums[2] else "")
+    got = skills(policy, count=4, seed=0, split="train")
+    right = sum(t.request in (sums[0].request, sums[2].request) for t in sums)
+    assert got["sum"] == right / 4 and 0 < right < 4
+    assert {got[skill] for skill in SKILLS if skill != "sum"} == {0.0}
+
+
+def test_skills_are_measured_on_the_exam_with_one_seed(model, seeded):
+    asked = exam(count=2, seed=5)
+    rollout = ask(model, asked, generator=seeded(5))
+    want = scores(asked, rollout).reshape(7, 2).mean(1).tolist()
+    got = skills(model, count=2, seed=5)
+    assert list(got.values()) == want and all(type(v) is float for v in got.values())
+    before = torch.random.get_rng_state()
+    assert skills(model, count=2, seed=5) == got
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_skills_are_sampled_unless_they_are_greedy(monkeypatch, model, seeded):
+    knobs = []
+
+    def asked_with(*arguments, **chosen):
+        knobs.append(chosen["top_k"])
+        return ask(*arguments, **chosen)
+
+    monkeypatch.setattr(evaluate, "ask", asked_with)
+    greedy = skills(model, count=1, top_k=1)
+    assert greedy == skills(model, count=1, top_k=1)
+    skills(model, count=1)
+    assert knobs == [1, 1, None]
+
+
+def test_skills_ask_sixty_four_of_each_unless_told_otherwise():
+    asked = exam()
+    policy = by_heart(asked, lambda t: t.answer if t.skill != "talk" else "No.")
+    got = skills(policy)
+    assert [got[skill] for skill in SKILLS] == [1.0] * 6
+    assert got["talk"] == pytest.approx(-0.2 * 4)  # one word of five
+
+
+# ---------------------------------------------------------------- as Markdown
+
+
+def test_the_table_is_markdown_with_a_skill_a_row():
+    columns = {
+        "base": {"know": 0.25, "sum": 0.125, "talk": -0.301},
+        "tuned": {"know": 1.0, "sum": 0.0, "talk": 12.345},
+    }
+    assert table(columns) == (
+        "| skill | base | tuned |\n"
+        "|---|---:|---:|\n"
+        "| know | 0.25 | 1.00 |\n"
+        "| sum | 0.12 | 0.00 |\n"
+        "| talk | -0.30 | 12.35 |"
+    )
+
+
+def test_a_table_may_have_one_column():
+    assert table({"base": {"sum": 1}}) == "| skill | base |\n|---|---:|\n| sum | 1.00 |"
+
+
+def test_columns_must_have_the_same_rows(refuses):
+    with refuses("columns: got none, wanted at least one"):
+        table({})
+    with refuses("columns: got ['sum'] for 'b', wanted ['know', 'sum']"):
+        table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0}})
+    with refuses("columns: got ['sum', 'know'] for 'b', wanted ['know', 'sum']"):
+        table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0, "know": 0.0}})
