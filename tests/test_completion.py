@@ -509,3 +509,22 @@ def test_a_policy_that_gives_no_distribution_is_refused(refuses):
             policy.logits[1] = torch.tensor(bad)
         with refuses(f"logits: got no distribution in row 1, {wanted}"):
             run(policy, [[0], [1]], end=2)
+
+
+def test_a_nucleus_of_many_small_probabilities_counts_them_all():
+    kept = filter_logits(torch.zeros(50_000), top_p=0.5)
+    assert (kept == 0).sum() == 25_000
+
+
+def test_log_probabilities_of_float32_logits_are_taken_in_float64():
+    class Fixed(torch.nn.Module):
+        def forward(self, states):
+            return logits.expand(*states.shape, -1)
+
+    draws = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, generator=draws)
+    rollout = complete(
+        Fixed(), [[1]], end=0, max_tokens=3, generator=draws, group=400, temperature=0.7
+    )
+    exact = torch.softmax(logits.double() / 0.7, -1).log().float()
+    assert torch.equal(rollout.logps[rollout.mask], exact[rollout.actions[rollout.mask]])

@@ -1,5 +1,6 @@
 """The tiny transformer: Llama's logits, causal, the same with and without its cache."""
 
+from dataclasses import FrozenInstanceError
 from functools import partial
 
 import pytest
@@ -328,3 +329,8 @@ def test_extending_has_an_end_and_wants_one_token_a_row(refuses):
     made.extend(tokens(6), cache)
     with refuses("tokens: got one more, wanted no more than there was room for"):
         made.extend(tokens(6), cache)
+
+
+def test_the_sizes_of_a_model_cannot_be_changed_afterwards():
+    with pytest.raises(FrozenInstanceError):
+        Config(9).width = 128
