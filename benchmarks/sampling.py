@@ -23,6 +23,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import torch
 import transformers
 
+from benchmarks.llama import llama
 from lib.models.transformer import Config, Transformer
 from lib.sampling import complete
 
@@ -32,44 +33,6 @@ SIZES = {
     "4 × 128": Config(64, context=64, layers=4, width=128, heads=4, hidden=344),
     "6 × 256": Config(64, context=64, layers=6, width=256, heads=8, hidden=688),
 }
-
-
-def llama(ours: Transformer) -> transformers.LlamaForCausalLM:
-    """The same weights in transformers' Llama, told never to stop."""
-    size = ours.config
-    config = transformers.LlamaConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        intermediate_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        max_position_embeddings=size.context,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-    )
-    theirs = transformers.LlamaForCausalLM(config).eval()
-    weights = {
-        "model.embed_tokens.weight": ours.embedding.weight,
-        "model.norm.weight": ours.norm.weight,
-        "lm_head.weight": ours.embedding.weight,
-    }
-    for i, block in enumerate(ours.blocks):
-        names = {
-            "input_layernorm": block.norm1.weight,
-            "post_attention_layernorm": block.norm2.weight,
-            "self_attn.o_proj": block.out.weight,
-            "mlp.gate_proj": block.wide.weight.chunk(2)[0],
-            "mlp.up_proj": block.wide.weight.chunk(2)[1],
-            "mlp.down_proj": block.down.weight,
-        }
-        for name, part in zip("qkv", block.qkv.weight.chunk(3)):
-            names[f"self_attn.{name}_proj"] = part
-        weights |= {f"model.layers.{i}.{n}.weight": w for n, w in names.items()}
-    theirs.load_state_dict(weights)
-    theirs.generation_config.eos_token_id = None
-    return theirs
 
 
 class Endless(torch.nn.Module):
@@ -94,6 +57,7 @@ def contestants(config: Config, batch: int) -> dict[str, Callable[[], None]]:
     """name -> a function that makes batch × NEW new tokens."""
     ours = Transformer(config, generator=torch.Generator().manual_seed(1))
     theirs = llama(ours)
+    theirs.generation_config.eos_token_id = None  # never stop
     draws = torch.Generator().manual_seed(2)
     prompts = torch.randint(1, config.vocabulary, (batch, PROMPT), generator=draws)
     with torch.no_grad():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from benchmarks.llama import llama
 from lib.models.transformer import Config, RMSNorm, Transformer
 
 close = partial(assert_close, rtol=0, atol=1e-12)
@@ -31,47 +32,6 @@ def model(config=SMALL, *, seed=0, dtype=torch.float64, loud=4.0):
 
 def tokens(*shape, seed=0, below=11):
     return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def llama(ours):
-    """The same weights in transformers' Llama."""
-    import transformers
-
-    c = ours.config
-    config = transformers.LlamaConfig(
-        vocab_size=c.vocabulary,
-        hidden_size=c.width,
-        intermediate_size=c.hidden,
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        max_position_embeddings=c.context,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
-    theirs = (
-        transformers.LlamaForCausalLM(config).to(ours.embedding.weight.dtype).eval()
-    )
-    weights = {
-        "model.embed_tokens.weight": ours.embedding.weight,
-        "model.norm.weight": ours.norm.weight,
-        "lm_head.weight": ours.embedding.weight,
-    }
-    for i, block in enumerate(ours.blocks):
-        names = {
-            "input_layernorm": block.norm1.weight,
-            "post_attention_layernorm": block.norm2.weight,
-            "self_attn.o_proj": block.out.weight,
-            "mlp.gate_proj": block.wide.weight.chunk(2)[0],
-            "mlp.up_proj": block.wide.weight.chunk(2)[1],
-            "mlp.down_proj": block.down.weight,
-        }
-        for name, part in zip("qkv", block.qkv.weight.chunk(3), strict=True):
-            names[f"self_attn.{name}_proj"] = part
-        weights |= {f"model.layers.{i}.{n}.weight": w for n, w in names.items()}
-    theirs.load_state_dict(weights)
-    return theirs
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
