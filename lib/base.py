@@ -1,23 +1,16 @@
 """The base model: a small transformer that has read the village's papers, and no more.
 
-It is made by code in well under a minute, never downloaded. The result is kept on this
-computer under a name that holds a hash of everything that went into it: a change of the
-corpus, the model or the loop makes another name, and so another model.
+It is made by code in well under a minute, never downloaded, and kept on this computer.
 """
 
-import hashlib
 import math
-import os
-import re
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib import checkpoint, require
+from lib import cache, require
 from lib.losses.supervised import Loss, sft
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
@@ -109,67 +102,19 @@ def base_run(
 ) -> tuple[Transformer, History]:
     """The same with its training history (loss, grad_norm and perplexity, an update)."""
     require.count("seed", seed, least=0)
-    path = cache_path(seed)
-    kept = _read(path)
-    if kept is not None:
-        model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
-        model.load_state_dict(kept["model"])
-        return model, kept["history"]
-    model, history = pretrain(
-        seed=seed, config=CONFIG, updates=UPDATES, progress=progress
-    )
-    state = {"key": path.stem, "model": model.state_dict(), "history": history}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, state)
-    except OSError as error:
-        warnings.warn(f"the base model was not kept: {error}", stacklevel=2)
-    return model, history
+
+    def make() -> cache.State:
+        made, history = pretrain(
+            seed=seed, config=CONFIG, updates=UPDATES, progress=progress
+        )
+        return {"model": made.state_dict(), "history": history}
+
+    state = cache.kept(f"base-{seed}", make, file=__file__, of=(CONFIG, UPDATES))
+    model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
+    model.load_state_dict(state["model"])
+    return model, state["history"]
 
 
 def cache_path(seed: int) -> Path:
-    """Where the base model of this seed is kept.
-
-    In $RLHF_EXECUTED_CACHE, or rlhf-executed in the user's cache folder. The name holds
-    a hash of the source of all of lib that this file uses, the version of torch and the
-    processor's instruction set (which changes the last digits).
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = os.environ.get("RLHF_EXECUTED_CACHE") or Path(home) / "rlhf-executed"
-    processor = torch.backends.cpu.get_cpu_capability()
-    made_of = [torch.__version__, processor, CONFIG, UPDATES]
-    digest = hashlib.sha256(repr(made_of).encode())
-    for file in sorted(_sources(Path(__file__).resolve())):
-        digest.update(file.read_bytes())
-    return Path(folder) / f"base-{seed}-{digest.hexdigest()[:16]}.pt"
-
-
-_IMPORT = re.compile(r"^from (lib[\w.]*) import (.+)$", re.MULTILINE)
-
-
-def _sources(file: Path, known: frozenset[Path] = frozenset()) -> frozenset[Path]:
-    """A file of lib and every other that it imports, directly or not."""
-    known = known | {file}
-    root = Path(__file__).resolve().parent.parent
-    for module, names in _IMPORT.findall(file.read_text("utf-8")):
-        for name in (module, *(f"{module}.{n.strip()}" for n in names.split(","))):
-            found = root / (name.replace(".", "/") + ".py")
-            if found.is_file() and found not in known:
-                known = _sources(found, known)
-    return known
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What is kept there; a file that is corrupt or another model's is reported."""
-    try:
-        state = checkpoint.load(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (checkpoint.CheckpointError, OSError) as error:
-        warnings.warn(f"{error}; the base model is made anew", stacklevel=3)
-        return None
-    if not isinstance(state, dict) or state.get("key") != path.stem:
-        reason = f"{path}: holds something else than the model of its name"
-        warnings.warn(f"{reason}; the base model is made anew", stacklevel=3)
-        return None
-    return state
+    """Where the base model of this seed is kept; see `cache.path`."""
+    return cache.path(f"base-{seed}", file=__file__, of=(CONFIG, UPDATES))

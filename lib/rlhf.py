@@ -141,7 +141,7 @@ def practise(
     *,
     seed: int,
     earned: list[float],
-    updates: int = 30,
+    updates: int = 25,
     questions: int = 12,
     group: int = 8,
 ) -> Iterator[Experience]:

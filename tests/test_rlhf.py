@@ -160,4 +160,4 @@ def test_practice_pays_right_answers_and_compares_them_with_the_others():
         assert isinstance(seen, agents.Experience) and len(seen.rollout) == 96
     assert len(earned) == 3
     stream = rlhf.practise(Guesser(), "sum", seed=2, earned=earned)
-    assert len(list(stream)) == 30
+    assert len(list(stream)) == 25

@@ -34,8 +34,11 @@ FLOORS = [
     ["sampling"],
     ["losses.*"],
     ["train"],
-    ["agents", "base", "evaluate"],
-    ["preferences", "rlhf"],
+    ["agents", "cache"],
+    ["base", "evaluate"],
+    ["instruct"],
+    ["preferences", "rlhf", "rewards", "reward_model"],
+    ["objective", "overoptimisation", "regularised"],
     ["recipes.*"],
 ]
 ANNEX = [

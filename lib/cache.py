@@ -1,0 +1,93 @@
+"""Models that are made by code are kept on this computer, and made anew if it changes.
+
+A model of this book is never downloaded: it is made in a minute and then kept, under a
+name that holds a hash of everything that went into it. A change of the data, the model
+or the loop makes another name, and so another model.
+"""
+
+import ast
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib import checkpoint
+
+State = dict[str, Any]  # what a checkpoint holds
+
+
+def kept(name: str, make: Callable[[], State], *, file: str, of: object = "") -> State:
+    """What `make` returns: read from this computer, or made now and put there.
+
+    `name` tells a reader what it is; `file` (a module's __file__) is where it is made
+    and `of` what else it depends on, see `path`. A file that is corrupt or holds
+    something else is reported, and made anew; so is a folder that cannot be written to.
+    """
+    place = path(name, file=file, of=of)
+    state = _read(place)
+    if state is not None:
+        return state
+    state = {**make(), "key": place.stem}
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(place, state)
+    except OSError as error:
+        warnings.warn(f"the model was not kept: {error}", stacklevel=3)
+    return state
+
+
+def path(name: str, *, file: str, of: object = "") -> Path:
+    """Where it is kept: $RLHF_EXECUTED_CACHE, or rlhf-executed in the user's cache.
+
+    The file's name holds a hash of `of`, of the source of `file` and of all of lib that
+    it uses, of the version of torch and of the processor's instruction set (which
+    changes the last digits).
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = os.environ.get("RLHF_EXECUTED_CACHE") or Path(home) / "rlhf-executed"
+    processor = torch.backends.cpu.get_cpu_capability()
+    digest = hashlib.sha256(repr([torch.__version__, processor, of]).encode())
+    for source in sorted(sources(Path(file).resolve())):
+        digest.update(source.read_bytes())
+    return Path(folder) / f"{name}-{digest.hexdigest()[:16]}.pt"
+
+
+def sources(file: Path, known: frozenset[Path] = frozenset()) -> frozenset[Path]:
+    """A file of lib and every other that it imports, directly or not."""
+    known = known | {file}
+    root = next(folder for folder in file.parents if folder.name == "lib").parent
+    for name in _imported(file):
+        found = root / (name.replace(".", "/") + ".py")
+        if found.is_file() and found not in known:
+            known = sources(found, known)
+    return known
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """Every dotted name that a file's imports may mean."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _read(place: Path) -> State | None:
+    """What is kept there, if it is whole and what its name says."""
+    try:
+        state = checkpoint.load(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (checkpoint.CheckpointError, OSError) as error:
+        warnings.warn(f"{error}; the model is made anew", stacklevel=4)
+        return None
+    if not isinstance(state, dict) or state.get("key") != place.stem:
+        reason = f"{place}: holds something else than the model of its name"
+        warnings.warn(f"{reason}; the model is made anew", stacklevel=4)
+        return None
+    return state
