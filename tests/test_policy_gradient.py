@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from lib.losses import policy_gradient as pg
 from lib.losses.policy_gradient import clipped_value, ppo_clip, reinforce
+from lib.ops import token_logps
+from lib.worlds import exact
 
 close = partial(assert_close, rtol=0, atol=1e-12)  # value, dtype and shape
 T, F = True, False
@@ -389,3 +392,309 @@ def test_permuting_the_batch_leaves_the_loss_and_permutes_the_gradient(loss):
 def test_a_loss_is_a_scalar_of_the_dtype_that_went_in(loss, dtype):
     value, _ = loss(**{n: x.to(dtype) for n, x in LOSSES[loss].items()}, mask=MASK)
     assert value.shape == () and value.dtype == dtype
+
+
+# ---------------------------------------------------------------- the ladder
+
+B2 = torch.tensor([[T, T, T, F], [T, F, F, F]])  # lengths 3 and 1
+RATIO = f64([0.5, 1.1, 1.5, 9], [1.5, 9, 9, 9])
+OLD = f64([-1, -2, -0.5, NAN], [-3, NAN, NAN, NAN])
+NEW = torch.where(B2, OLD + RATIO.log(), NAN)
+PER_TOKEN = {
+    "ppo_clip": partial(pg.ppo_clip),
+    "grpo": lambda new, old, a, m, **k: pg.grpo(new, old, None, a, m, **k),
+    "dr_grpo": partial(pg.dr_grpo, length=4),
+    "dapo": partial(pg.dapo),
+    "cispo": partial(pg.cispo),
+    "sapo": partial(pg.sapo),
+}
+PER_ROW = {"rloo": partial(pg.rloo), "gspo": partial(pg.gspo)}
+ALL = PER_TOKEN | PER_ROW
+
+
+def test_rloo_on_hand_worked_numbers():
+    # whole-completion ratios: .5 · 1.1 · 1.5 = .825 and 1.5
+    loss, metrics = pg.rloo(NEW, OLD, f64(2, 1), B2)
+    close(loss, scalar(-(0.825 * 2 + 1.2) / 2))
+    assert metrics["clip_fraction"] == 0.5
+    want = (0.825 - 1 - math.log(0.825) + 1.5 - 1 - math.log(1.5)) / 2
+    assert metrics["approx_kl"] == pytest.approx(want, abs=1e-12)
+    got = slope(lambda x: pg.rloo(x, OLD, f64(2, 1), B2), NEW)
+    close(got, f64([-0.825, -0.825, -0.825, 0], [0, 0, 0, 0]))
+    close(pg.rloo(NEW, OLD, f64(2, 1), B2, clip=0.6)[0], scalar(-(0.825 * 2 + 1.5) / 2))
+    close(pg.rloo(NEW, OLD, f64(-2, 0), B2, clip=0.1)[0], scalar(0.9 * 2 / 2))
+
+
+def test_rloo_counts_a_row_without_true_among_the_rows():
+    mask = torch.tensor([[T, T, T, F], [F, F, F, F]])
+    loss, metrics = pg.rloo(NEW, OLD, f64(2, NAN), mask)
+    close(loss, scalar(-0.825))
+    assert metrics["clip_fraction"] == 0
+    _, metrics = pg.rloo(NEW, OLD, f64(2, NAN), mask, clip=0.1)
+    assert metrics["clip_fraction"] == 1
+
+
+def test_grpo_on_hand_worked_numbers():
+    advantages = f64(1, -1)
+    # rows: (0.5 + 1.1 + 1.2) / 3 and -1.5; mean over the two
+    want = -((0.5 + 1.1 + 1.2) / 3 - 1.5) / 2
+    loss, metrics = pg.grpo(NEW, OLD, None, advantages, B2)
+    close(loss, scalar(want))
+    assert metrics["clip_fraction"] == 0.75 and set(metrics) == {"clip_fraction", "approx_kl"}
+    ref = torch.where(B2, NEW - 0.3, NAN)
+    k = math.exp(-0.3) - 1 + 0.3  # k3 of a log-ratio of .3, on every token
+    loss, metrics = pg.grpo(NEW, OLD, ref, advantages, B2, beta=0.5)
+    close(loss, scalar(want + 0.5 * k))
+    assert metrics["kl"] == pytest.approx(k, abs=1e-12)
+    close(pg.grpo(NEW, OLD, ref, advantages, B2, beta=0)[0], scalar(want))
+    close(
+        pg.grpo(NEW, OLD, None, advantages, B2, clip=0.05)[0],
+        scalar(-((0.5 + 1.05 + 1.05) / 3 - 1.5) / 2),
+    )
+
+
+def test_grpo_pulls_towards_the_reference_by_the_gradient_of_k3():
+    ref = torch.where(B2, NEW - 0.3, NAN)
+    zero = f64(0, 0)
+    got = slope(lambda x: pg.grpo(x, OLD, ref, zero, B2, beta=2.0), NEW)
+    each = 2 * (1 - math.exp(-0.3))
+    close(got, f64([each / 6] * 3 + [0], [each / 2, 0, 0, 0]))
+
+
+def test_grpo_needs_a_reference_only_above_beta_0(refuses):
+    with refuses("ref_logps: got None, wanted a tensor, since beta is above 0"):
+        pg.grpo(NEW, OLD, None, f64(1, 1), B2, beta=0.1)
+    with refuses("beta: got -0.1, wanted a number of at least 0"):
+        pg.grpo(NEW, OLD, None, f64(1, 1), B2, beta=-0.1)
+    bad = torch.where(B2, NEW, NAN).masked_fill(torch.arange(4) == 0, math.inf)
+    with refuses("ref_logps: got inf at index (0, 0), wanted finite numbers"):
+        pg.grpo(NEW, OLD, bad, f64(1, 1), B2, beta=0.1)
+
+
+def test_dr_grpo_divides_by_rows_and_a_constant_length():
+    want = -(0.5 + 1.1 + 1.2 - 1.5) / (2 * 5)
+    loss, metrics = pg.dr_grpo(NEW, OLD, f64(1, -1), B2, length=5)
+    close(loss, scalar(want))
+    assert metrics["clip_fraction"] == 0.75
+    got = slope(lambda x: pg.dr_grpo(x, OLD, f64(1, -1), B2, length=5), NEW)
+    close(got, f64([-0.05, -0.11, 0, 0], [0.15, 0, 0, 0]))
+    narrow = -(0.5 + 1.05 + 1.05 - 1.5) / 10
+    close(pg.dr_grpo(NEW, OLD, f64(1, -1), B2, length=5, clip=0.05)[0], scalar(narrow))
+
+
+def test_the_means_of_grpo_and_dr_grpo_weigh_a_short_and_a_long_completion_differently():
+    mask = torch.ones(2, 10).bool()
+    mask[0, 2:] = False  # lengths 2 and 10
+    zeros, advantages = torch.zeros(2, 10).double(), f64(1, -1)
+    by_row = slope(lambda x: pg.grpo(x, zeros, None, advantages, mask), zeros)
+    constant = slope(lambda x: pg.dr_grpo(x, zeros, advantages, mask, length=10), zeros)
+    by_token = slope(lambda x: pg.dapo(x, zeros, advantages, mask), zeros)
+    assert by_row[0, 0] == -0.25 and by_row[1, 0] == pytest.approx(0.05)
+    assert constant[0, 0] == -0.05 and constant[1, 0] == 0.05
+    assert by_token[0, 0] == -1 / 12 and by_token[1, 0] == 1 / 12
+
+
+def test_dapo_leaves_more_room_upwards():
+    logps = f64([1.25, 1.4, 0.7, 0.85]).log()
+    mask, zeros = torch.ones(1, 4).bool(), torch.zeros(1, 4).double()
+    loss, metrics = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask)
+    close(loss, scalar(-(1.25 + 1.28 - 0.8 - 0.85) / 4))
+    assert metrics["clip_fraction"] == 0.5
+    loss, _ = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask, clip_low=0.1, clip_high=0.2)
+    close(loss, scalar(-(1.2 + 1.2 - 0.9 - 0.9) / 4))
+
+
+def test_gspo_has_one_ratio_a_completion_the_root_of_its_length():
+    root = (0.5 * 1.1 * 1.5) ** (1 / 3)
+    loss, metrics = pg.gspo(NEW, OLD, f64(1, -1), B2, clip_low=0.2, clip_high=0.4)
+    close(loss, scalar(-(root - 1.5) / 2))
+    assert metrics["clip_fraction"] == 0.5
+    want = (root - 1 - math.log(root) + 1.5 - 1 - math.log(1.5)) / 2
+    assert metrics["approx_kl"] == pytest.approx(want, abs=1e-12)
+    got = slope(
+        lambda x: pg.gspo(x, OLD, f64(1, -1), B2, clip_low=0.2, clip_high=0.4), NEW
+    )
+    close(got, f64([-root / 6] * 3 + [0], [0.75, 0, 0, 0]))
+    ratio, one = f64([1.00035], [1.00045], [0.99975], [0.99965]), torch.ones(4, 1)
+    _, metrics = pg.gspo(ratio.log(), one.double() * 0, f64(1, 1, 1, 1), one.bool())
+    assert metrics["clip_fraction"] == 0.5  # 3e-4 downwards, 4e-4 upwards
+    loss, _ = pg.gspo(ratio.log(), one.double() * 0, f64(1, 1, -1, -1), one.bool())
+    close(loss, scalar(-(1.00035 + 1.0004 - 0.99975 - 0.9997) / 4))
+
+
+def test_cispo_weighs_log_probabilities_by_a_clipped_ratio_that_has_no_gradient():
+    ratio = torch.tensor([[0.01, 2.0, 8.0]], dtype=torch.float64)
+    old, mask = f64([-1, -2, -3]), torch.ones(1, 3).bool()
+    new = old + ratio.log()
+    loss, metrics = pg.cispo(new, old, f64([1, -1, 2]), mask)
+    weights = f64([0.01, -2, 10])
+    close(loss, -(weights * new).sum() / 3)
+    assert metrics["clip_fraction"] == pytest.approx(1 / 3)
+    close(slope(lambda x: pg.cispo(x, old, f64([1, -1, 2]), mask), new), -weights / 3)
+    got = slope(lambda x: pg.cispo(x, old, f64([1, -1, 2]), mask, clip_high=1.5), new)
+    close(got, -f64([0.01, -1.5, 3]) / 3)
+
+
+def test_sapo_is_a_soft_gate_with_slope_one_at_the_old_policy():
+    def gate(ratio, tau):
+        return 4 / tau / (1 + math.exp(-tau * (ratio - 1)))
+
+    loss, metrics = pg.sapo(NEW, OLD, f64(2, -1), B2)
+    row = sum(gate(r, 1.0) for r in (0.5, 1.1, 1.5)) / 3
+    close(loss, scalar(-(2 * row - gate(1.5, 1.05)) / 2))
+    assert set(metrics) == {"approx_kl"}
+    want = sum(r - 1 - math.log(r) for r in (0.5, 1.1, 1.5, 1.5)) / 4
+    assert metrics["approx_kl"] == pytest.approx(want, abs=1e-12)
+    loss, _ = pg.sapo(NEW, OLD, f64(2, -1), B2, tau_positive=3, tau_negative=0.5)
+    row = sum(gate(r, 3) for r in (0.5, 1.1, 1.5)) / 3
+    close(loss, scalar(-(2 * row - gate(1.5, 0.5)) / 2))
+    got = slope(lambda x: pg.sapo(x, OLD, f64(2, -1), B2), OLD)
+    close(got, f64([-1 / 3] * 3 + [0], [0.5, 0, 0, 0]))
+    zero, _ = pg.sapo(NEW, OLD, f64(0, 0), B2)
+    assert zero == 0
+
+
+# by enumeration: every completion of a small world, the old policy being the policy
+
+
+def enumerated():
+    """31 completions of up to 4 tokens, a policy, a number for each completion."""
+    rows = exact.every_completion([0], tokens=range(3), end=2, max_tokens=4)
+    draws = torch.Generator().manual_seed(0)
+    policy = exact.PrefixTable(3, 4)
+    torch.nn.init.normal_(policy.logits, generator=draws)
+    return rows, policy, torch.rand(len(rows), dtype=torch.float64, generator=draws)
+
+
+def expected_slope(loss, rows, policy, credit):
+    """The expected gradient of a loss of one completion, old policy = policy."""
+    logps = token_logps(policy(rows.states), rows.actions)  # (K, T)
+    old = logps.detach()
+    law = exact.completion_logps(policy, rows).detach().exp()
+    each = [
+        loss(logps[k : k + 1], old[k : k + 1], credit[k : k + 1], rows.mask[k : k + 1])[0]
+        for k in range(len(rows))
+    ]
+    return exact.gradient((law * torch.stack(each)).sum(), policy)
+
+
+@pytest.mark.parametrize("name", [*ALL, "reinforce"])
+def test_on_policy_the_expected_gradient_is_that_of_j_up_to_its_scaling(name):
+    rows, policy, reward = enumerated()
+    loss = {**ALL, "reinforce": lambda new, old, a, m: reinforce(new, a, m)}[name]
+    got = expected_slope(loss, rows, policy, reward)
+    scaled = {
+        "reinforce": reward,
+        "rloo": reward,  # the completion is the action
+        "dr_grpo": reward / 4,  # divided by the constant length
+    }.get(name, reward / rows.lengths)  # divided by the completion's own length
+    logps = exact.completion_logps(policy, rows)
+    want = -exact.gradient(exact.expected(scaled, logps), policy)
+    assert want.norm() > 1e-3
+    close(got, want)
+    if name not in ("reinforce", "rloo", "dr_grpo"):
+        true = -exact.gradient(exact.expected(reward, logps), policy)
+        cosine = torch.cosine_similarity(got, true, 0)
+        assert cosine < 0.999  # the division by length is a bias, not a scaling
+
+
+def test_the_mean_over_a_batchs_tokens_weighs_all_of_them_alike():
+    rows, policy, reward = enumerated()
+    few = rows.rows(torch.tensor([0, 5, 20, 30]))
+    credit = reward[:4]
+    for loss in (pg.ppo_clip, pg.dapo, pg.cispo):
+        logps = token_logps(policy(few.states), few.actions)
+        value, _ = loss(logps, logps.detach(), credit, few.mask)
+        got = exact.gradient(value, policy)
+        total = (credit * exact.completion_logps(policy, few)).sum()
+        close(got, -exact.gradient(total, policy) / few.mask.sum())
+
+
+# all of them
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_garbage_behind_the_mask_reaches_a_loss(name, unmoved):
+    loss, clean = ALL[name], OLD.nan_to_num()
+    new = clean + torch.where(B2, RATIO.log() / 1e4, 0.0)
+    credit = f64(1, -1)
+    unmoved(lambda x: loss(x, clean, credit, B2)[0], new, B2)
+    for dirt in (NAN, math.inf, 1e30):
+        old = clean.masked_fill(~B2, dirt)
+        assert torch.equal(loss(new, old, credit, B2)[0], loss(new, clean, credit, B2)[0])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_the_new_log_probabilities_carry_a_gradient(name):
+    new, old = (x.nan_to_num().requires_grad_() for x in (OLD, OLD))
+    credit = f64(1, -1).requires_grad_()
+    loss, metrics = ALL[name](new, old, credit, B2)
+    loss.backward()
+    assert old.grad is None and credit.grad is None
+    assert (new.grad[B2] != 0).all() and (new.grad[~B2] == 0).all()
+    assert all(type(value) is float for value in metrics.values())
+    assert metrics["approx_kl"] == 0 and metrics.get("clip_fraction", 0) == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [200.0, -200.0, 5000.0, -5000.0])
+def test_every_loss_is_finite_however_far_the_policy_has_moved(name, dtype, d):
+    ones = torch.ones(1, 3, dtype=dtype)
+    for credit in (1.0, -1.0):
+        given = ones[:, 0] * credit
+
+        def loss(x, given=given):
+            return ALL[name](x, ones * 0, given, ones.bool())
+
+        value, metrics = loss(ones * d)
+        assert value.isfinite() and value.dtype == dtype
+        assert all(math.isfinite(v) for v in metrics.values())
+        assert slope(loss, ones * d).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "sapo"])
+def test_losses_with_a_mean_of_each_row_refuse_an_empty_one(name, refuses):
+    mask = torch.tensor([[T, T, T, F], [F, F, F, F]])
+    with refuses("mask: got no True in row 1, wanted a True in every row"):
+        ALL[name](NEW, OLD, f64(1, 1), mask)
+
+
+@pytest.mark.parametrize("name", ["rloo", "dr_grpo", "dapo", "cispo"])
+def test_the_others_allow_an_empty_row(name):
+    mask = torch.tensor([[T, T, T, F], [F, F, F, F]])
+    assert ALL[name](NEW, OLD, f64(1, 1), mask)[0].isfinite()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_makes_no_sense_is_refused(name, refuses):
+    loss = ALL[name]
+    with refuses("logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+        loss(NEW * NAN, OLD, f64(1, 1), B2)
+    with refuses("old_logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+        loss(NEW, OLD * NAN, f64(1, 1), B2)
+
+
+@pytest.mark.parametrize(
+    ("name", "knob"),
+    [
+        ("rloo", "clip"),
+        ("grpo", "clip"),
+        ("dr_grpo", "clip"),
+        ("dapo", "clip_low"),
+        ("dapo", "clip_high"),
+        ("gspo", "clip_low"),
+        ("gspo", "clip_high"),
+        ("cispo", "clip_high"),
+        ("sapo", "tau_positive"),
+        ("sapo", "tau_negative"),
+    ],
+)
+def test_a_knob_at_zero_is_refused(name, knob, refuses):
+    with refuses(f"{knob}: got 0, wanted a number above 0"):
+        ALL[name](NEW, OLD, f64(1, 1), B2, **{knob: 0})
+
+
+def test_a_length_below_one_is_refused(refuses):
+    with refuses("length: got 0, wanted an int of at least 1"):
+        pg.dr_grpo(NEW, OLD, f64(1, 1), B2, length=0)

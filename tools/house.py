@@ -32,6 +32,7 @@ FLOORS = [
     ["worlds.corpus"],
     ["completion"],
     ["sampling"],
+    ["losses.ratio"],
     ["losses.*"],
     ["train"],
     ["agents", "cache"],

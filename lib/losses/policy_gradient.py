@@ -14,14 +14,24 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import kept, token_mean
+from lib.kl import k3
+from lib.losses.ratio import (
+    finite,
+    held,
+    log_ratio_of,
+    per_row,
+    per_token,
+    pessimistic,
+    ratio_metrics,
+)
+from lib.ops import fixed_length_mean, kept, masked_mean, sequence_mean, token_mean
 
 Loss = tuple[Tensor, dict[str, float]]
 
 
 def reinforce(logps: Tensor, advantages: Tensor, mask: Tensor) -> Loss:
     """-(Σ_t logps · A), mean over rows: expected gradient -∇J (Williams 1992)."""
-    weights = _per_token(advantages, mask)
+    weights = per_token(advantages, mask)
     total = (kept(logps, mask, "logps") * weights).sum(-1)  # (B,)
     nll = -token_mean(logps.detach(), mask)
     return -total.mean(), {"nll": nll.item()}
@@ -41,13 +51,174 @@ def ppo_clip(
     ratio has already moved past the clip in the direction that the advantage asked for.
     """
     require.positive("clip", clip)
-    weights = _per_token(advantages, mask)
-    log_ratio = _log_ratio(logps, old_logps, mask)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
     surrogate = torch.minimum(ratio * weights, clipped * weights)
-    metrics = _ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
+    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
     return -token_mean(surrogate, mask), metrics
+
+
+def rloo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float = 0.2,
+) -> Loss:
+    """PPO's clip on one ratio a completion, mean over rows (Ahmadian et al. 2024).
+
+    ρ = exp(Σ_t log π - log π_old): the completion is the action. advantages (B,), of
+    `advantages.leave_one_out` for instance. On-policy the gradient is REINFORCE's.
+    """
+    require.positive("clip", clip)
+    weights, rows = per_row(advantages, mask)
+    log_ratio = held(log_ratio_of(logps, old_logps, mask).sum(-1))  # (B,)
+    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
+    return -surrogate.mean(), ratio_metrics(log_ratio, rows, 1 - clip, 1 + clip)
+
+
+def grpo(
+    logps: Tensor,
+    old_logps: Tensor,
+    ref_logps: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float = 0.2,
+    beta: float = 0.0,
+) -> Loss:
+    """PPO's clip and beta · k3 per token, `sequence_mean` (Shao et al. 2024, Eq. 3).
+
+    `ref_logps` may be None when beta is 0. Metric `kl`: the `token_mean` of k3.
+    """
+    require.positive("clip", clip)
+    require.non_negative("beta", beta)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
+    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
+    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
+    if beta == 0:
+        return -sequence_mean(surrogate, mask), metrics
+    if ref_logps is None:
+        require.refuse("ref_logps", None, "a tensor, since beta is above 0")
+    ref = finite(ref_logps, mask, "ref_logps")
+    penalty = k3(kept(logps, mask, "logps"), ref)  # (B, T)
+    metrics["kl"] = token_mean(penalty.detach(), mask).item()
+    return sequence_mean(beta * penalty - surrogate, mask), metrics
+
+
+def dr_grpo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    length: int,
+    clip: float = 0.2,
+) -> Loss:
+    """PPO's clip, `fixed_length_mean` (Dr. GRPO; Liu et al. 2025).
+
+    `length` is a constant such as the longest completion allowed: a token's weight then
+    depends on nobody's length. Its other half, advantages without division by the
+    standard deviation, is `advantages.group_centred`.
+    """
+    require.positive("clip", clip)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
+    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
+    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
+    return -fixed_length_mean(surrogate, mask, length=length), metrics
+
+
+def dapo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+) -> Loss:
+    """A clip with more room upwards, `token_mean` (DAPO; Yu et al. 2025, Eq. 8).
+
+    A rare token can only become likely if its ratio may grow: "clip-higher".
+    """
+    low, high = _bounds(clip_low, clip_high)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
+    surrogate = pessimistic(log_ratio, weights, low, high)
+    return -token_mean(surrogate, mask), ratio_metrics(log_ratio, mask, low, high)
+
+
+def gspo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float = 3e-4,
+    clip_high: float = 4e-4,
+) -> Loss:
+    """One ratio a completion, its length-th root, clipped (Zheng et al. 2025, Eq. 5).
+
+    ρ = exp(mean_t log π - log π_old), mean over rows. advantages (B,).
+    """
+    low, high = _bounds(clip_low, clip_high)
+    weights, rows = per_row(advantages, mask)
+    require.every_row_true(mask)
+    each = log_ratio_of(logps, old_logps, mask)
+    log_ratio = masked_mean(each, mask, dim=-1)  # (B,)
+    surrogate = pessimistic(log_ratio, weights, low, high)
+    return -surrogate.mean(), ratio_metrics(log_ratio, rows, low, high)
+
+
+def cispo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_high: float = 5.0,
+) -> Loss:
+    """-sg(min(ρ, clip_high)) · A · log π, `token_mean` (CISPO; MiniMax 2025, Eq. 4).
+
+    REINFORCE, weighed by how much likelier the token has become. The weight is clipped,
+    so that no token's gradient is dropped. Its gradient stops at the weight.
+    """
+    require.positive("clip_high", clip_high)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask).detach()
+    weight = log_ratio.exp().clamp(max=clip_high) * weights
+    metrics = ratio_metrics(log_ratio, mask, -math.inf, clip_high)
+    return -token_mean(weight * kept(logps, mask, "logps"), mask), metrics
+
+
+def sapo(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    tau_positive: float = 1.0,
+    tau_negative: float = 1.05,
+) -> Loss:
+    """-σ(τ(ρ - 1)) · 4/τ · A, `sequence_mean` (SAPO; Gao et al. 2025): a soft clip.
+
+    The gate's slope is 1 at ρ = 1 and falls off on both sides, sooner for tokens with
+    A < 0 (`tau_negative`; A = 0 counts as negative and adds nothing).
+    """
+    require.positive("tau_positive", tau_positive)
+    require.positive("tau_negative", tau_negative)
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
+    tau = torch.full_like(weights, tau_negative)
+    tau = tau.masked_fill(weights > 0, tau_positive)
+    gate = torch.sigmoid(tau * (log_ratio.exp() - 1)) * 4 / tau
+    metrics = {"approx_kl": ratio_metrics(log_ratio, mask, 0, math.inf)["approx_kl"]}
+    return -sequence_mean(gate * weights, mask), metrics
 
 
 def clipped_value(
@@ -64,9 +235,9 @@ def clipped_value(
     error.
     """
     require.positive("clip", clip)
-    new = _finite(values, mask, "values")
-    old = _finite(old_values, mask, "old_values").detach()
-    target = _finite(returns, mask, "returns").detach()
+    new = finite(values, mask, "values")
+    old = finite(old_values, mask, "old_values").detach()
+    target = finite(returns, mask, "returns").detach()
     near = old + (new - old).clamp(-clip, clip)
     error = torch.maximum((new - target).square(), (near - target).square())
     outside = ((new - old).abs() > clip).to(new.dtype)
@@ -75,37 +246,7 @@ def clipped_value(
     }
 
 
-def _per_token(advantages: Tensor, mask: Tensor) -> Tensor:
-    """(B,) or (B, T) -> (B, T), without gradient, 0 behind the mask."""
-    require.tensor("advantages", advantages)
-    require.tensor("mask", mask)
-    if advantages.ndim == 1 and mask.ndim == 2 and len(advantages) == len(mask):
-        advantages = advantages.unsqueeze(-1).expand(mask.shape)
-    return _finite(advantages, mask, "advantages").detach()
-
-
-def _finite(x: Tensor, mask: Tensor, name: str) -> Tensor:
-    filled = kept(x, mask, name)
-    require.finite(name, x, mask)
-    return filled
-
-
-def _log_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor:
-    """log π - log π_old, (B, T), 0 behind the mask; held where `exp` stays finite."""
-    old = _finite(old_logps, mask, "old_logps").detach()
-    log_ratio = kept(logps, mask, "logps") - old
-    limit = math.log(torch.finfo(log_ratio.dtype).max) / 2
-    return log_ratio.clamp(-limit, limit)
-
-
-def _ratio_metrics(
-    log_ratio: Tensor, mask: Tensor, low: float, high: float
-) -> dict[str, float]:
-    """clip_fraction and approx_kl (the mean of ρ - 1 - log ρ) over the True tokens."""
-    log_ratio = log_ratio.detach()
-    ratio = log_ratio.exp()
-    outside = ((ratio < low) | (ratio > high)).to(ratio.dtype)
-    return {
-        "clip_fraction": token_mean(outside, mask).item(),
-        "approx_kl": token_mean(torch.expm1(log_ratio) - log_ratio, mask).item(),
-    }
+def _bounds(clip_low: float, clip_high: float) -> tuple[float, float]:
+    require.positive("clip_low", clip_low)
+    require.positive("clip_high", clip_high)
+    return 1 - clip_low, 1 + clip_high
