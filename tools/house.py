@@ -23,7 +23,7 @@ Rule = Callable[[NotebookNode, Path], list[str]]
 FLOORS = [
     ["require"],
     ["ops"],
-    ["rollout"],
+    ["rollout", "rejection"],
     ["advantages", "checkpoint", "kl", "models.mlp", "models.tokenizer"],
     ["models.attention", "worlds.mdp", "worlds.cartpole", "worlds.verifiers"],
     ["models.transformer", "worlds.thermostat", "worlds.village"],
