@@ -32,7 +32,7 @@ FLOORS = [
     ["worlds.corpus"],
     ["completion"],
     ["sampling"],
-    ["losses.ratio"],
+    ["losses.pairs", "losses.ratio"],
     ["losses.*"],
     ["train"],
     ["agents", "cache"],
