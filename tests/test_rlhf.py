@@ -79,6 +79,11 @@ def test_strings_are_all_there_and_the_good_token_is_1():
     assert good[3].tolist() == [1, 0] and good[1].tolist() == [0, 1]
 
 
+def test_all_strings_begin_with_token_0():
+    rows, _ = rlhf.strings(2)
+    assert (rows.states[:, 0] == 0).all()
+
+
 def test_credit_is_what_follows_or_the_whole_sum():
     good = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     assert rlhf.credited(good, at_end=False).tolist() == [[2, 1, 1], [1, 1, 0]]
@@ -111,6 +116,38 @@ def test_one_token_costs_the_same_and_four_cost_more_if_paid_at_the_end():
     assert all(count % 16 == 0 for counts in needed.values() for count in counts)
     assert sum(needed[4, True]) > 1.1 * sum(needed[4, False])
     assert rlhf.answers_needed(1, at_end=True, seed=0, batch=5) % 5 == 0
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize(("length", "batch"), [(1, 8), (3, 16)])
+def test_answers_are_counted_until_nine_tenths_are_earned(length, batch, at_end):
+    def by_hand(seed):
+        rows, good = rlhf.strings(length)
+        policy = exact.PrefixTable(3, length)
+        optimiser = torch.optim.Adam(policy.parameters(), lr=0.1)
+        draw, count = torch.Generator().manual_seed(seed), 0
+        while True:
+            logits = exact.completion_logps(policy, rows)  # (K,)
+            chances = logits.detach().exp()
+            if (chances * good.sum(1)).sum() > 0.9 * length:
+                return count
+            pick = torch.multinomial(chances, batch, True, generator=draw)
+            count += batch
+            to_go = good[pick].flip(1).cumsum(1).flip(1)
+            credit = to_go[:, :1].expand_as(to_go) if at_end else to_go
+            credit = credit - credit.mean(0)
+            each = token_logps(policy(rows.states[pick]), rows.actions[pick])
+            optimiser.zero_grad()
+            (-(credit * each).sum(1).mean()).backward()
+            optimiser.step()
+
+    counts = []
+    for seed in range(3):
+        got = rlhf.answers_needed(length, at_end=at_end, seed=seed, batch=batch)
+        assert got == by_hand(seed)
+        counts.append(got)
+    if length == 3 and at_end:
+        assert len(set(counts)) > 1  # the seed decides
 
 
 def test_practice_asks_scores_and_credits_each_answer_against_the_others():
