@@ -52,7 +52,7 @@ book: environment
 
 test: environment
 	@$(PY) -m ruff check .
-	@$(PY) -c "from lib.instruct import instructed_model; instructed_model(progress='models')"
+	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 120 tests notebooks
 

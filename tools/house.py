@@ -27,7 +27,7 @@ FLOORS = [
     ["advantages", "checkpoint", "kl", "models.mlp", "models.tokenizer"],
     ["models.attention", "worlds.mdp", "worlds.cartpole", "worlds.verifiers"],
     ["models.transformer", "worlds.thermostat", "worlds.village"],
-    ["worlds.tasks", "worlds.exact"],
+    ["worlds.answers", "worlds.tasks", "worlds.exact"],
     ["worlds.taste"],
     ["worlds.corpus"],
     ["completion"],
@@ -37,9 +37,11 @@ FLOORS = [
     ["train"],
     ["agents", "cache"],
     ["base", "evaluate"],
-    ["instruct"],
-    ["preferences", "rlhf", "rewards", "reward_model"],
-    ["objective", "overoptimisation", "regularised"],
+    ["comparisons", "instruct"],
+    ["preferences", "rlhf", "reward_model", "tuning", "minimal_pairs", "inspection"],
+    ["estimators", "objective", "proxies", "overoptimisation"],
+    ["packing", "rewards", "worked"],
+    ["regularised"],
     ["recipes.*"],
 ]
 ANNEX = [

@@ -1,0 +1,114 @@
+"""Who judges: every reward of the book is a function of what was asked and answered.
+
+    reward(asked, rollout) -> (B,) float64, one number for each row
+
+`asked` are the tasks, `rollout` the same number of answers to each, side by side; B is
+tasks × answers. A verifier, a learned model, the gold taste, fines and sums of these:
+whoever trains a policy cannot tell them apart.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lib import require
+from lib.evaluate import answers, scores
+from lib.reward_model import score
+from lib.rollout import Rollout
+from lib.worlds.tasks import Task, verify_reasoning
+
+Reward = Callable[[Sequence[Task], Rollout], Tensor]  # tasks, (B, T) -> (B,)
+
+
+def judge(reward: Reward, asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """What the reward says, (B,) float64 without gradient, or a refusal.
+
+    One finite number for each row: a NaN or an infinity that got into a policy's
+    gradient would be all that is left of its weights.
+    """
+    if not asked or len(rollout) % len(asked):
+        require.refuse("asked", f"{len(asked)} tasks", f"a divisor of {len(rollout)}")
+    found = reward(asked, rollout)
+    require.tensor("reward", found, (len(rollout),))
+    require.finite("reward", found)
+    return found.detach().double()
+
+
+# --- judges ---------------------------------------------------------------------------
+
+
+def verified(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """1 for an answer that the task's verifier accepts, else 0.
+
+    Right and wrong by rule: nothing is learnt, nothing can be argued with. An open
+    request has no verifier and is refused.
+    """
+    for task in asked:
+        if task.skill == "talk":
+            wanted = "tasks that can be verified; taste is for a reward model"
+            require.refuse("asked", f"{task.request!r}", wanted)
+    return scores(asked, rollout)
+
+
+def reasoned(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """1 for an answer of one <think> block of true sums, then an answer; else 0."""
+    written = (verify_reasoning(answer.text) for answer in answers(rollout))
+    return torch.tensor([float(good) for good in written], dtype=torch.float64)
+
+
+def gold(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """The truth: the gold taste in talk, the verifier elsewhere.
+
+    For measuring, and for showing what training on the truth would do. In life nobody
+    has it.
+    """
+    return scores(asked, rollout)
+
+
+def learned(model: nn.Module) -> Reward:
+    """What a reward model says at the last token of each answer."""
+    return lambda asked, rollout: score(model, rollout)
+
+
+# --- fines, favours and sums ----------------------------------------------------------
+
+
+def with_end(reward: Reward, *, penalty: float) -> Reward:
+    """`penalty` off for an answer that was cut off before it came to its end.
+
+    Without it a policy may talk until it is stopped: what is never finished can be
+    scored by a model that saw mostly finished answers (the missing-EOS penalty of TRL).
+    """
+    require.non_negative("penalty", penalty)
+
+    def fined(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        cut_off = (~rollout.terminated).double()
+        return judge(reward, asked, rollout) - penalty * cut_off
+
+    return fined
+
+
+def with_length(reward: Reward, *, weight: float) -> Reward:
+    """`weight` more for each token: a favour for the long, or a fine if below 0."""
+    require.number("weight", weight)
+
+    def longer(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        return judge(reward, asked, rollout) + weight * rollout.lengths.double()
+
+    return longer
+
+
+def total(rewards: Sequence[Reward], *, weights: Sequence[float]) -> Reward:
+    """Several judges: Σ weight · reward."""
+    if not rewards or len(rewards) != len(weights):
+        got = f"{len(weights)} for {len(rewards)} rewards"
+        require.refuse("weights", got, "one for each reward, at least one")
+    for weight in weights:
+        require.number("weights", weight)
+
+    def summed(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        said = [judge(reward, asked, rollout) for reward in rewards]
+        return sum(w * r for w, r in zip(weights, said))
+
+    return summed
