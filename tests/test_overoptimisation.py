@@ -128,6 +128,18 @@ def test_a_penalised_climb_ends_at_the_policy_that_theory_names(beta):
     assert (end - w / beta).abs().max() < 0.06
 
 
+def test_a_reward_with_a_top_is_climbed_to_its_top():
+    """Only answers of the *present* policy tell when to stop: |μ - top| has to vanish."""
+    top = torch.tensor([1.5, -1, 0, 0, 0, 0, 0, 0]).double()
+
+    def reward(x):
+        return -(x - top).square().sum(-1)
+
+    path = over.climb(reward, seed=0, lr=0.05)
+    assert len(path) == 201
+    assert (path[-50:].mean(0) - top).abs().max() < 0.1
+
+
 def test_without_a_penalty_it_walks_on_at_the_learning_rate(seeded):
     w = torch.ones(8, dtype=torch.float64)
     path = over.climb(lambda x: x @ w, seed=1, updates=50, lr=0.02)

@@ -1,7 +1,7 @@
 """RLOO on a leash: what an answer earns, how far it went, and what is refused."""
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from lib.kl import AdaptiveKL, k1, k2, k3
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.rollout import Rollout
+from lib.worlds import taste
 from lib.worlds.village import TOKENIZER
 
 
@@ -111,7 +112,11 @@ def test_credit_is_reward_less_beta_k1_against_the_others(beta):
     (note,) = notes
     assert note.proxy == pytest.approx(-rollout.lengths.double().mean().item())
     assert note.k1 == pytest.approx(moved.mean().item(), abs=1e-4)
+    each = regularised.sequence_kl(rollout, ref, estimator=k3)
+    assert note.k3 == pytest.approx(each.mean().item(), rel=1e-4)
     assert note.k3 >= 0 and note.k3 != note.k1
+    with pytest.raises(FrozenInstanceError):
+        note.gold = 3.0
     assert note.length == rollout.lengths.double().mean().item()
     assert note.beta == beta
     assert note.gold < 0  # an untrained model babbles
@@ -135,6 +140,11 @@ def test_a_stream_asks_anew_in_each_update_and_again_the_same_from_its_seed():
     assert first == again
     assert first[0][0] != first[0][1] and first[0] != other[0]
     assert [len(each) for each in first[0]] == [2, 2]
+    for seed, found in ((0, first[0]), (1, other[0])):
+        for update, requests in enumerate(found):
+            number = 10_000 * (seed + 1) + update
+            wanted = taste.requests(count=2, seed=number)
+            assert requests == [task.request for task in wanted]
 
 
 def test_the_defaults_are_sixty_updates_of_sixteen_requests_and_four_answers():
@@ -149,7 +159,13 @@ def test_the_defaults_are_sixty_updates_of_sixteen_requests_and_four_answers():
     assert sizes == [(16, 64)]
     assert regularised.rloo.__kwdefaults__["updates"] == 60
     assert regularised.optimise.__kwdefaults__["updates"] == 60
-    assert regularised.optimise.__kwdefaults__["lr"] == 1e-3
+    defaults = regularised.optimise.__kwdefaults__
+    assert (defaults["requests"], defaults["group"], defaults["lr"]) == (16, 4, 1e-3)
+
+
+def test_a_negative_beta_is_refused_before_anything_is_asked(refuses):
+    with refuses("beta: got -0.1, wanted a number of at least 0"):
+        next(regularised.rloo(None, None, None, seed=0, beta=-0.1))
 
 
 def test_equal_rewards_teach_nothing_at_all():
