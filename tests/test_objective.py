@@ -142,6 +142,7 @@ def test_what_divides_by_beta_refuses_a_beta_that_is_not_above_0(refuses):
 def test_a_table_says_what_it_was_given():
     fox = objective.fox()
     policy = objective.tabular(fox.ref_logps)
+    assert policy.logits.shape == (1, len(fox.ref_logps))  # one prompt
     close(objective.answer_logps(policy).detach(), fox.ref_logps)
     close(objective.answer_logps(objective.tabular(f64(1, 1, 1, 1))).detach().exp(),
           f64(0.25, 0.25, 0.25, 0.25))  # fmt: skip
