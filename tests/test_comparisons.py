@@ -5,7 +5,7 @@ import torch
 
 from lib import comparisons
 from lib.comparisons import Comparisons, annotated, ceiling, compare, together
-from lib.evaluate import answers, scores
+from lib.evaluate import answers, ask, scores
 from lib.instruct import written
 from lib.models.transformer import Config, Transformer
 from lib.worlds import taste
@@ -90,6 +90,18 @@ def test_compare_lets_the_policy_answer_twice_and_people_choose(split):
     assert torch.equal(again.chosen.actions, pairs.chosen.actions)
     other = compare(small(), count=5, seed=4, split=split)
     assert [t.request for t in other.asked] != [t.request for t in pairs.asked]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_all_luck_of_compare_comes_from_its_seed(seed, seeded):
+    policy, draws = small(), seeded(seed)
+    asked = taste.requests(count=4, seed=1000 * seed)
+    both = ask(policy, asked, group=2, generator=draws)
+    want = annotated(asked, both, generator=draws)
+    got = compare(policy, count=4, seed=seed)
+    assert got.asked == asked  # an untrained model does not repeat itself
+    assert torch.equal(got.chosen.actions, want.chosen.actions)
+    assert torch.equal(got.rejected.actions, want.rejected.actions)
 
 
 def test_compare_obeys_its_annotators():
