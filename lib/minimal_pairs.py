@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lib import require
 from lib.instruct import written
-from lib.ops import sequence_logps, token_logps
 from lib.rollout import Rollout
+from lib.worlds.exact import completion_logps
 from lib.worlds.tasks import Task
 from lib.worlds.village import ANIMALS, Animal
 
@@ -63,5 +63,4 @@ def _another(animal: Animal) -> Animal:
 @torch.no_grad()
 def likelihood(model: nn.Module, rollout: Rollout) -> Tensor:
     """(B,) log p of each answer after its request: what a language model would say."""
-    logps = token_logps(model(rollout.states), rollout.actions)
-    return sequence_logps(logps, rollout.mask)
+    return completion_logps(model, rollout)

@@ -17,7 +17,7 @@ from lib import evaluate, require
 from lib.advantages import leave_one_out
 from lib.agents import Experience, policy_loss
 from lib.kl import AdaptiveKL, k1, k3, penalised_rewards
-from lib.losses.policy_gradient import Loss
+from lib.losses.policy_gradient import Loss, reinforce
 from lib.ops import kept, sequence_logps, token_logps
 from lib.rewards import Reward, judge
 from lib.rollout import Rollout
@@ -110,9 +110,9 @@ def leashed(
     require.non_negative("beta", beta)
 
     def loss_fn(model: nn.Module, seen: Experience) -> Loss:
-        loss, metrics = policy_loss(model, seen)
         rollout = seen.rollout
         logps = token_logps(model(rollout.states), rollout.actions)
+        loss, metrics = reinforce(logps, seen.advantages, rollout.mask)
         ref = kept(ref_logps(reference, rollout), rollout.mask)
         each = estimator(kept(logps, rollout.mask), ref)  # (B, T)
         kl = sequence_logps(each, rollout.mask).mean()
