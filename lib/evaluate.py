@@ -105,6 +105,36 @@ def skills(
     return dict(zip((*SKILLS, "talk"), means))
 
 
+def pass_at_k(n: Tensor | int, correct: Tensor | int, k: Tensor | int) -> Tensor:
+    """The chance that k of n answers hold a correct one, float64, without bias.
+
+    1 - C(n - correct, k) / C(n, k) (Chen et al. 2021, Eq. 1): drawn without replacement
+    from the n that were sampled. The arguments broadcast; whole numbers,
+    0 <= correct <= n and 1 <= k <= n. As a product over what is drawn, so that large n
+    do not overflow.
+    """
+    n, correct, k = torch.broadcast_tensors(
+        *(_whole(name, x) for name, x in (("n", n), ("correct", correct), ("k", k)))
+    )
+    for name, x, least, most in (("correct", correct, 0, n), ("k", k, 1, n)):
+        wrong = (x < least) | (x > most)
+        if wrong.any():
+            got = f"{int(x[wrong][0])} of {int(n[wrong][0])}"
+            require.refuse(name, got, f"at least {least} and at most n")
+    draw = torch.arange(int(k.max()) if k.numel() else 0, dtype=torch.float64)
+    left = n.unsqueeze(-1) - draw.to(n.device)  # (..., k) answers left at each draw
+    wrong = (left - correct.unsqueeze(-1)).clamp(min=0) / left.clamp(min=1)
+    drawn = draw.to(n.device) < k.unsqueeze(-1)
+    return 1 - wrong.where(drawn, 1.0).prod(-1)
+
+
+def _whole(name: str, x: Tensor | int) -> Tensor:
+    found = torch.as_tensor(x)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        require.refuse(name, f"{found.dtype}", "whole numbers")
+    return found.double()
+
+
 def table(columns: Mapping[str, Mapping[str, float]]) -> str:
     """Columns by model as a Markdown table, a skill a row."""
     if not columns:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lib import cache, require
-from lib.base import base_model, warm_cosine
+from lib.base import CONFIG, base_model, warm_cosine
 from lib.evaluate import prompt_ids
 from lib.losses.supervised import Loss, sft
 from lib.models.transformer import Transformer
@@ -131,15 +131,16 @@ def instructed_model(*, seed: int = 0, progress: str | None = None) -> Transform
 
     Read from the cache, or made and put there (see `cache.kept`).
     """
-    model = base_model(seed=seed, progress=progress)
 
     def make() -> cache.State:
+        model = base_model(seed=seed, progress=progress)
         shown = demonstrations(count=DEMONSTRATIONS, seed=seed)
         knobs = {"epochs": EPOCHS, "batch": BATCH, "lr": LR, "seed": seed}
         instruct(model, shown, **knobs, progress=progress)
         return {"model": model.state_dict()}
 
-    made_of = (model.config, DEMONSTRATIONS, EPOCHS, BATCH, LR)
+    made_of = (CONFIG, DEMONSTRATIONS, EPOCHS, BATCH, LR)
     state = cache.kept(f"instructed-{seed}", make, file=__file__, of=made_of)
+    model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
     model.load_state_dict(state["model"])
     return model

@@ -86,11 +86,8 @@ def packed_logits(model: Transformer, packed: Packed) -> Tensor:
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=may_see)
         return seen.transpose(1, 2)
 
-    x = model.embedding(packed.states)
-    cos, sin = model.cos[packed.place], model.sin[packed.place]  # (R, T, 1, 1, D)
-    for block in model.blocks:
-        x = block.think(block.look(x, cos, sin, attend))
-    return model.logits(model.norm(x))
+    x = model.embedding(packed.states)  # a row may be longer than the context
+    return model.logits(model.read(x, packed.place, attend))
 
 
 def packed_loss(model: Transformer, packed: Packed) -> Loss:

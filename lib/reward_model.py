@@ -21,10 +21,11 @@ from lib.comparisons import Comparisons as Comparisons
 from lib.comparisons import compare as compare
 from lib.instruct import instructed_model
 from lib.losses.reward import Loss, bradley_terry
+from lib.models.attention import causal
 from lib.models.transformer import Transformer
 from lib.ops import token_logps
 from lib.rollout import Rollout
-from lib.train import History, fit
+from lib.train import History, fit, minibatches
 
 COMPARISONS = 4096  # that the book's proxy has seen
 EPOCHS, LR, BATCH, CENTRE = 2, 2e-3, 64, 0.01
@@ -47,7 +48,11 @@ class RewardModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n) -> (B, n), or (B, n, outputs)."""
-        said = self.head(self.trunk.hidden(tokens))  # (B, n, outputs)
+        return self.judged(self.trunk.hidden(tokens))
+
+    def judged(self, hidden: Tensor) -> Tensor:
+        """(B, n, width) -> (B, n), or (B, n, outputs)."""
+        said = self.head(hidden)  # (B, n, outputs)
         return said.squeeze(-1) if self.head.out_features == 1 else said
 
 
@@ -68,11 +73,9 @@ class Informed(RewardModel):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n) -> (B, n), or (B, n, outputs)."""
         told = self.surprise(tokens).unsqueeze(-1) * self.ear  # (B, n, width)
-        hook = self.trunk.embedding.register_forward_hook(lambda m, i, out: out + told)
-        try:
-            return super().forward(tokens)
-        finally:
-            hook.remove()
+        x = self.trunk.embed(tokens) + told
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.judged(self.trunk.read(x, places, causal))
 
     @torch.no_grad()
     def surprise(self, tokens: Tensor) -> Tensor:
@@ -154,11 +157,10 @@ def fit_reward_model(
     model = kind(trunk)
     updates = epochs * math.ceil(len(comparisons) / batch)
     draw = torch.Generator().manual_seed(seed)
-    parts = (torch.randperm(len(comparisons), generator=draw) for _ in range(epochs))
-    pairs = (comparisons.rows(i) for order in parts for i in order.split(batch))
+    parts = minibatches(len(comparisons), epochs=epochs, batch=batch, generator=draw)
     return model, fit(
         model,
-        pairs,
+        (comparisons.rows(some) for some in parts),
         lambda model, pairs: preference_loss(model, pairs, centre=centre),
         lr=warm_cosine(lr, updates, warm=20),
         progress=progress,

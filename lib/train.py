@@ -6,7 +6,7 @@ samples from the live policy (reinforcement learning): `fit` cannot tell and nee
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ def fit(
         require.refuse("batches", "no batch at all", "at least one")
     saved.write(done, history)
     return history
+
+
+def minibatches(
+    count: int, *, epochs: int, batch: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Indices 0 … count - 1, `batch` at a time, in a new random order each epoch."""
+    for _ in range(epochs):
+        yield from torch.randperm(count, generator=generator).split(batch)
 
 
 def _constant(lr: float) -> Callable[[int], float]:

@@ -21,7 +21,7 @@ from lib.losses.reward import Loss, outcome, process
 from lib.models.transformer import Transformer
 from lib.reward_model import Informed
 from lib.rollout import Rollout
-from lib.train import LossFn, fit
+from lib.train import LossFn, fit, minibatches
 from lib.worlds.tasks import Task, tasks, verify
 from lib.worlds.village import TOKENIZER, Split
 
@@ -146,8 +146,8 @@ def fit_marks(
     """An ORM (`outcome_loss`, one output) or a PRM (`process_loss`, three)."""
     model = Informed(trunk, outputs=outputs)
     draw = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(seen), generator=draw) for _ in range(epochs)]
-    batches = [seen.rows(rows) for order in orders for rows in order.split(batch)]
+    parts = minibatches(len(seen), epochs=epochs, batch=batch, generator=draw)
+    batches = [seen.rows(some) for some in parts]
     fit(model, batches, loss, lr=warm_cosine(lr, len(batches), warm=10))
     return model
 

@@ -164,6 +164,7 @@ def test_tuning_teaches_to_answer_and_to_stop():
 def small(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
     monkeypatch.setattr(base, "CONFIG", TINY)
+    monkeypatch.setattr(instruct, "CONFIG", TINY)
     monkeypatch.setattr(base, "UPDATES", 2)
     monkeypatch.setattr(instruct, "DEMONSTRATIONS", 1)
     monkeypatch.setattr(instruct, "EPOCHS", 1)

@@ -35,13 +35,13 @@ FLOORS = [
     ["losses.pairs", "losses.ratio"],
     ["losses.*"],
     ["train"],
-    ["agents", "cache"],
+    ["agents", "cache", "shared", "algorithms"],
     ["base", "evaluate"],
     ["comparisons", "instruct"],
     ["preferences", "rlhf", "reward_model", "tuning", "minimal_pairs", "inspection"],
     ["estimators", "objective", "proxies", "overoptimisation"],
-    ["packing", "rewards", "worked"],
-    ["regularised"],
+    ["packing", "rewards", "worked", "lessons"],
+    ["regularised", "on_policy"],
     ["recipes.*"],
 ]
 ANNEX = [

@@ -16,6 +16,7 @@ from torch import Tensor
 from lib import require
 from lib.kl import k3
 from lib.losses.ratio import (
+    clipped,
     finite,
     held,
     log_ratio_of,
@@ -96,10 +97,8 @@ def grpo(
     """
     require.positive("clip", clip)
     require.non_negative("beta", beta)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask)
-    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
-    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
+    bounds = 1 - clip, 1 + clip
+    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
     if beta == 0:
         return -sequence_mean(surrogate, mask), metrics
     if ref_logps is None:
@@ -126,10 +125,8 @@ def dr_grpo(
     standard deviation, is `advantages.group_centred`.
     """
     require.positive("clip", clip)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask)
-    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
-    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
+    bounds = 1 - clip, 1 + clip
+    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
     return -fixed_length_mean(surrogate, mask, length=length), metrics
 
 
@@ -146,11 +143,9 @@ def dapo(
 
     A rare token can only become likely if its ratio may grow: "clip-higher".
     """
-    low, high = _bounds(clip_low, clip_high)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask)
-    surrogate = pessimistic(log_ratio, weights, low, high)
-    return -token_mean(surrogate, mask), ratio_metrics(log_ratio, mask, low, high)
+    bounds = _bounds(clip_low, clip_high)
+    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
+    return -token_mean(surrogate, mask), metrics
 
 
 def gspo(

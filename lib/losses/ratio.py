@@ -39,6 +39,20 @@ def pessimistic(log_ratio: Tensor, weights: Tensor, low: float, high: float) -> 
     return torch.minimum(ratio * weights, ratio.clamp(low, high) * weights)
 
 
+def clipped(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, dict[str, float]]:
+    """PPO's surrogate at every token, (B, T), and its metrics: what is left is a mean."""
+    weights = per_token(advantages, mask)
+    log_ratio = log_ratio_of(logps, old_logps, mask)
+    surrogate = pessimistic(log_ratio, weights, *bounds)
+    return surrogate, ratio_metrics(log_ratio, mask, *bounds)
+
+
 def finite(x: Tensor, mask: Tensor, name: str) -> Tensor:
     """`ops.kept`, and what is kept must be finite."""
     filled = kept(x, mask, name)

@@ -130,10 +130,17 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, width): what it makes of each token and those before it."""
-        x = self._embed(tokens)
-        cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]  # (T, 1, 1, D)
+        x = self.embed(tokens)
+        return self.read(x, torch.arange(x.shape[1], device=x.device), causal)
+
+    def read(self, x: Tensor, places: Tensor, attend: Attend) -> Tensor:
+        """Embedded tokens (..., width) that stand at `places` (...) -> (..., width).
+
+        `attend` decides which of them each may look at, and is all that mixes them.
+        """
+        cos, sin = self.cos[places], self.sin[places]  # (..., 1, 1, D)
         for block in self.blocks:
-            x = block.think(block.look(x, cos, sin, causal))
+            x = block.think(block.look(x, cos, sin, attend))
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -166,7 +173,7 @@ class Transformer(nn.Module):
         self, prompts: Tensor, lengths: Tensor, memories: Sequence[Memory], rows: slice
     ) -> Tensor:
         """What follows the last token of each of these prompts: (P, A)."""
-        x, last = self._embed(prompts[rows]), lengths[rows] - 1
+        x, last = self.embed(prompts[rows]), lengths[rows] - 1
         cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]
         for block, memory in zip(self.blocks, memories):
             x = block.look(x, cos, sin, partial(memory.begin, rows=rows))
@@ -182,7 +189,7 @@ class Transformer(nn.Module):
         if first.taken == first.keys.shape[2]:
             require.refuse("tokens", "one more", "no more than there was room for")
         with torch.inference_mode():
-            x = self._embed(tokens.unsqueeze(1)).squeeze(1)  # (B, width)
+            x = self.embed(tokens.unsqueeze(1)).squeeze(1)  # (B, width)
             cos, sin = self.cos[cache.places], self.sin[cache.places]  # (B, 1, 1, D)
             for block, memory in zip(self.blocks, cache.memories):
                 x = block.think(block.look(x, cos, sin, memory.step))
@@ -190,7 +197,7 @@ class Transformer(nn.Module):
             logits = self.logits(self.norm(x))
         return logits.clone()  # an ordinary tensor
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, width), if there are such tokens and not too many."""
         require.tensor("tokens", tokens)
         if tokens.ndim != 2:
