@@ -72,6 +72,12 @@ def lesson(
 ) -> Lesson:
     """Credit where it is due: rewards (P, G) of answers that the policy just wrote."""
     mask, group, inside = rollout.mask, knobs.group, algorithm.penalty_in_loss
+    require.tensor("rewards", rewards, (len(rollout) // group, group))
+    require.every_row_true(mask)
+    if knobs.beta and reference is None:
+        require.refuse("reference", None, "a model to stay near to, since beta > 0")
+    if algorithm.critic and learner.critic is None:
+        require.refuse("learner", "no critic", "one that says what to expect")
     notes, ref = noted(rollout, rewards), None
     if knobs.beta:
         ref = action_logps(reference, rollout, group=group)
@@ -116,7 +122,7 @@ def valued(
     )  # V of the next state; 0 at the end
     never = torch.zeros_like(ends)
     credit, returns = gae(paid, values, after, ends, never, gamma=1.0, lam=LAM)
-    return whiten(credit, mask).masked_fill(~mask, 0), values, returns
+    return whiten(credit, mask), values, returns
 
 
 def noted(rollout: Rollout, rewards: Tensor) -> dict[str, float]:

@@ -59,10 +59,10 @@ def lessons(
     Each set of answers serves `knobs.epochs` updates; begin with a multiple of that.
     """
     require.count("updates", updates)
-    if knobs.beta and reference is None:
-        require.refuse("reference", None, "a model to stay near to, since beta > 0")
 
     def stream(start: int) -> Iterator[Lesson]:
+        if start % knobs.epochs and start < updates:
+            require.refuse("start", start, f"a multiple of {knobs.epochs} epochs")
         for update in range(start, updates, knobs.epochs):
             draw = torch.Generator().manual_seed(1_000_003 * (seed + 1) + update)
             answers = answered(

@@ -99,6 +99,23 @@ def with_length(reward: Reward, *, weight: float) -> Reward:
     return longer
 
 
+def with_overlong(reward: Reward, *, length: int, buffer: int) -> Reward:
+    """A soft fine for the overlong (Yu et al. 2025, Eq. 13): 0 … 1 is taken off.
+
+    Nothing for answers of up to length - buffer tokens, then in proportion to what goes
+    beyond that, and the whole of 1 from `length` on. An answer that is cut off is then
+    not suddenly bad: the fine has announced itself.
+    """
+    require.count("buffer", buffer)
+    require.count("length", length, least=buffer)
+
+    def fined(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        beyond = rollout.lengths.double() - (length - buffer)
+        return judge(reward, asked, rollout) - (beyond / buffer).clamp(0, 1)
+
+    return fined
+
+
 def total(rewards: Sequence[Reward], *, weights: Sequence[float]) -> Reward:
     """Several judges: Σ weight · reward."""
     if not rewards or len(rewards) != len(weights):

@@ -1,12 +1,13 @@
 """Log-probabilities of answers, with a prompt that several share read only once.
 
 `token_logps(policy(states), actions)` reads every row from its beginning and scores
-every place, also those that the mask drops. Here only answers are scored, and of the
-`group` rows that begin alike the beginning is read once: causally nothing in it depends
-on what follows. The numbers are the same but for rounding.
+every place, also those that the mask drops. Here only answers are scored; of the
+`group` rows that begin alike the beginning is read once, since causally nothing in it
+depends on what follows; and the last block goes on with the answers alone, since nobody
+asks what it makes of a prompt. The numbers are the same but for rounding.
 
 Shapes: P prompts of n tokens, G answers a prompt, B = P · G rows, t tokens an answer,
-H heads of size D.
+M tokens in all answers, N tokens that are read, H heads of size D.
 """
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib import require
-from lib.models.attention import causal
+from lib.models.attention import causal, rotate
 from lib.models.transformer import Attend, Transformer
 from lib.ops import token_logps
 from lib.rollout import Rollout
@@ -32,65 +33,113 @@ def action_logps(
     Rows p · group … (p + 1) · group - 1 must share a prompt, as `complete` writes them.
     The mask of each row is one stretch that is not empty. Nats; with gradient.
     """
-    require.positive("temperature", temperature)
     require.every_row_true(rollout.mask)
     begins = rollout.mask.long().argmax(1)  # (B,) the state of the first action
     _check(policy, rollout, begins, group)
-    steps = torch.arange(int(rollout.lengths.max()), device=begins.device)
-    chosen = steps < rollout.lengths.unsqueeze(1)  # (B, t)
-    places = begins.unsqueeze(1) + steps * chosen  # (B, t)
-    prompts = rollout.states[::group, : int(begins.max())]  # (P, n): all but the last
-    own = rollout.states.gather(1, places)  # (B, t): the states that were acted in
-    hidden = _read(policy, prompts, begins, own, places)  # (B, t, width)
-    logits = policy.logits(hidden[chosen]).unsqueeze(0)  # (1, M, A)
-    actions = rollout.actions[rollout.mask].unsqueeze(0)
-    logps = token_logps(logits, actions, temperature=temperature).squeeze(0)  # (M,)
+    alone = group == 1 or not begins.any()  # nothing is shared before the first action
+    read = _one_by_one if alone else _together
+    logits = policy.logits(read(policy, rollout, begins, group))  # (M, A)
+    actions = rollout.actions[rollout.mask]
+    logps = token_logps(logits, actions, temperature=temperature)  # (M,)
     return logps.new_zeros(rollout.mask.shape).masked_scatter(rollout.mask, logps)
 
 
-def _read(
-    policy: Transformer, prompts: Tensor, begins: Tensor, own: Tensor, places: Tensor
+def _one_by_one(
+    policy: Transformer, rollout: Rollout, begins: Tensor, group: int
 ) -> Tensor:
-    """(B, t, width): what the policy makes of the states in which it acted.
+    """(M, width): what the policy makes of the states in which it acted."""
+    ends = begins + rollout.lengths  # (B,) states of each row that are read
+    at = torch.arange(int(ends.max()), device=begins.device)
+    mask = rollout.mask[:, : len(at)]
+    states = rollout.states[:, : len(at)].where(at < ends.unsqueeze(1), 0)
 
-    All tokens go through the blocks in one list, the prompts' first. Only `attend`
+    def asked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return causal(q, k, v)[mask]
+
+    return _read(policy, policy.embed(states), at, causal, asked, mask)
+
+
+def _together(
+    policy: Transformer, rollout: Rollout, begins: Tensor, group: int
+) -> Tensor:
+    """The same, each group's prompt read once.
+
+    All tokens go through the blocks in one list, the prompts' first. Only the attention
     knows which of them belong together.
     """
-    n = prompts.shape[1]
-    if n == 0:
-        return policy.read(policy.embed(own), places, causal)
-    x = torch.cat(
-        (policy.embed(prompts).flatten(0, 1), policy.embed(own).flatten(0, 1))
-    )
-    at = torch.arange(n, device=places.device).expand(prompts.shape)
-    at = torch.cat((at.flatten(), places.flatten()))
-    hidden = policy.read(x, at, _attend(prompts.shape, begins, own.shape))
-    return hidden[prompts.numel() :].unflatten(0, own.shape)
+    prompts = rollout.states[::group, : int(begins.max())]  # (P, n): all but the last
+    at = torch.arange(prompts.shape[1], device=begins.device)
+    prompts = prompts.where(at < begins[::group].unsqueeze(1), 0)
+    steps = torch.arange(int(rollout.lengths.max()), device=begins.device)
+    chosen = steps < rollout.lengths.unsqueeze(1)  # (B, t)
+    places = begins.unsqueeze(1) + steps * chosen  # (B, t)
+    own = rollout.states.gather(1, places)  # (B, t): the states that were acted in
+    x = [policy.embed(tokens).flatten(0, 1) for tokens in (prompts, own)]
+    at = torch.cat((at.repeat(len(prompts)), places.flatten()))  # (N,)
+    attend, answers = _attention(prompts.shape, begins, own.shape)
+    chosen = chosen.flatten().nonzero().squeeze(1)  # (M,)
+
+    def asked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return answers(q, k, v)[chosen]
+
+    return _read(policy, torch.cat(x), at, attend, asked, prompts.numel() + chosen)
 
 
-def _attend(before: torch.Size, begins: Tensor, own: torch.Size) -> Attend:
-    """Answers look at their own prompt and at themselves, prompts at themselves."""
-    count, n = before
-    here = torch.arange(n, device=begins.device) < begins.unsqueeze(1)  # (B, n)
+def _read(
+    policy: Transformer,
+    x: Tensor,
+    places: Tensor,
+    attend: Attend,
+    asked: Attend,
+    index: Tensor,
+) -> Tensor:
+    """`policy.read(x, places, attend)[index]`: (M, width), the last block for these only.
+
+    `asked` is `attend` for the tokens of `index`.
+    """
+    cos, sin = policy.cos[places], policy.sin[places]
+    for block in policy.blocks:
+        qkv = block.qkv(block.norm1(x)).unflatten(-1, (3, block.heads, -1))
+        turned, v = qkv.split((2, 1), -3)
+        q, k = rotate(turned, cos, sin).unbind(-3)
+        if block is policy.blocks[-1]:
+            attend, x = asked, x[index]
+        seen = attend(q, k, v.squeeze(-3))  # (..., H, D)
+        x = block.think(x + block.out(seen.flatten(-2)))
+    return policy.norm(x)
+
+
+def _attention(
+    before: torch.Size, begins: Tensor, own: torch.Size
+) -> tuple[Attend, Attend]:
+    """Answers look at their own prompt and at themselves, prompts at themselves.
+
+    For all tokens, (N, H, D), and for the answers' only, (B · t, H, D).
+    """
+    here = torch.arange(before[1], device=begins.device) < begins.unsqueeze(1)  # (B, n)
     here = here.unsqueeze(1).expand(-1, own[1], -1)
     back = torch.ones(own[1], own[1], dtype=torch.bool, device=begins.device).tril()
     may_see = torch.cat((here, back.expand(own[0], -1, -1)), 2).unsqueeze(1)
+    sizes, group = (before.numel(), own.numel()), own[0] // before[0]
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        first = [x[: count * n].unflatten(0, before) for x in (q, k, v)]
-        q, k, v = (x[count * n :].unflatten(0, own) for x in (q, k, v))  # (B, t, H, D)
-        group = own[0] // count
-        k, v = (
-            torch.cat((x.repeat_interleave(group, 0), y), 1)
-            for x, y in zip(first[1:], (k, v))
-        )
+    def parts(x: Tensor) -> tuple[Tensor, Tensor]:
+        first, then = x.split(sizes)
+        return first.unflatten(0, before), then.unflatten(0, own)
+
+    def seen(q: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+        k, v = (torch.cat((x.repeat_interleave(group, 0), y), 1) for x, y in pairs)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=may_see)
-        return torch.cat(
-            (causal(*first).flatten(0, 1), seen.transpose(1, 2).flatten(0, 1))
-        )
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=may_see)
+        return found.transpose(1, 2).flatten(0, 1)
 
-    return attend
+    def everyone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (parts(x) for x in (q, k, v))
+        return torch.cat((causal(q[0], k[0], v[0]).flatten(0, 1), seen(q[1], k, v)))
+
+    def answers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return seen(parts(q)[1], parts(k), parts(v))
+
+    return everyone, answers
 
 
 def _check(policy: Transformer, rollout: Rollout, begins: Tensor, group: int) -> None:

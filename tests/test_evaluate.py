@@ -1,6 +1,9 @@
 """Questions put to a model, its answers read, and the table of skills."""
 
+import math
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
+from itertools import combinations
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from lib.evaluate import (
     answers,
     ask,
     exam,
+    pass_at_k,
     prompt_ids,
     score,
     scores,
@@ -283,6 +287,84 @@ def test_skills_ask_sixty_four_of_each_unless_told_otherwise():
     got = skills(policy)
     assert [got[skill] for skill in SKILLS] == [1.0] * 6
     assert got["talk"] == pytest.approx(-0.2 * 4)  # one word of five
+
+
+# ---------------------------------------------------------------- pass at k
+
+
+def drawn(n, correct, k):
+    """The share of all sets of k among n that hold one of the correct, counted."""
+    sets = list(combinations(range(n), k))
+    return Fraction(sum(min(each) < correct for each in sets), len(sets))
+
+
+def test_pass_at_k_counts_every_way_to_draw_k_of_n():
+    for n in range(1, 8):
+        for correct in range(n + 1):
+            for k in range(1, n + 1):
+                got = pass_at_k(n, correct, k)
+                assert got.shape == () and got.dtype == torch.float64
+                assert abs(got.item() - float(drawn(n, correct, k))) < 1e-15
+
+
+def test_pass_at_k_is_without_bias():
+    # n = 6 answers, each right with probability p: its mean is 1 - (1 - p)^k
+    p = 0.3
+    law = [math.comb(6, c) * p**c * (1 - p) ** (6 - c) for c in range(7)]
+    for k in range(1, 7):
+        got = pass_at_k(6, torch.arange(7), k)
+        mean = (torch.tensor(law, dtype=torch.float64) * got).sum().item()
+        assert mean == pytest.approx(1 - (1 - p) ** k, abs=1e-14)
+
+
+def test_pass_at_k_of_ten_thousand_is_exact_and_does_not_overflow():
+    for correct, k in ((1, 1), (3, 100), (50, 5000), (9999, 1), (2, 9999), (7, 10_000)):
+        n = 10_000
+        want = 1 - Fraction(math.comb(n - correct, k), math.comb(n, k))
+        assert abs(pass_at_k(n, correct, k).item() - float(want)) < 1e-12
+
+
+def test_pass_at_1_is_the_share_and_everything_in_between_is_certain_or_hopeless():
+    assert pass_at_k(8, 2, 1) == 0.25
+    assert pass_at_k(8, 0, 8) == 0 and pass_at_k(8, 8, 1) == 1
+    assert pass_at_k(8, 1, 8) == 1 and pass_at_k(8, 3, 6) == 1  # only 5 are wrong
+
+
+def test_pass_at_k_broadcasts():
+    n, correct = torch.tensor([[4], [8]]), torch.tensor([0, 1, 2])
+    k = torch.tensor([1, 2, 4], dtype=torch.int32).reshape(3, 1, 1)
+    got = pass_at_k(n, correct, k)
+    assert got.shape == (3, 2, 3)
+    for i, each in enumerate((1, 2, 4)):
+        for j, many in enumerate((4, 8)):
+            want = [float(drawn(many, c, each)) for c in range(3)]
+            assert got[i, j].tolist() == pytest.approx(want, abs=1e-15)
+    assert pass_at_k(torch.tensor([4, 8]), 1, 2).tolist() == [0.5, 0.25]
+    assert pass_at_k(4, torch.zeros(0, dtype=torch.int64), 1).shape == (0,)
+
+
+def test_what_cannot_be_drawn_is_refused(refuses):
+    with refuses("k: got 5 of 4, wanted at least 1 and at most n"):
+        pass_at_k(4, 1, 5)
+    with refuses("k: got 0 of 4, wanted at least 1 and at most n"):
+        pass_at_k(4, 1, 0)
+    with refuses("correct: got 5 of 4, wanted at least 0 and at most n"):
+        pass_at_k(4, torch.tensor([4, 5]), 1)
+    with refuses("correct: got -1 of 4, wanted at least 0 and at most n"):
+        pass_at_k(4, -1, 1)
+    with refuses("k: got 1 of 0, wanted at least 1 and at most n"):
+        pass_at_k(0, 0, 1)
+    for name, given in (
+        ("n", (4.0, 1, 1)),
+        ("correct", (4, 0.5, 1)),
+        ("k", (4, 1, 1.0)),
+    ):
+        with refuses(f"{name}: got torch.float32, wanted whole numbers"):
+            pass_at_k(*given)
+    with refuses("correct: got torch.bool, wanted whole numbers"):
+        pass_at_k(4, torch.tensor([True]), 1)
+    with refuses("n: got torch.complex64, wanted whole numbers"):
+        pass_at_k(1j, 1, 1)
 
 
 # ---------------------------------------------------------------- as Markdown

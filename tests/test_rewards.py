@@ -129,3 +129,25 @@ def test_impossible_fines_and_weights_are_refused(refuses):
         rewards.total([said(1.0)], weights=[1.0, 2.0])
     with refuses(f"weights: got 0 for 0 rewards, {wanted}"):
         rewards.total([], weights=[])
+
+
+def test_the_overlong_are_fined_before_they_are_cut_off():
+    rollout = written([SUM] * 4, TEXTS)
+    assert rollout.lengths.tolist()[1:3] == [2, 2] and rollout.lengths[0] > 10
+    for length, buffer, fine in ((2, 1, 1), (3, 2, 0.5), (4, 2, 0), (6, 5, 0.2)):
+        fined = rewards.with_overlong(said(2.0), length=length, buffer=buffer)
+        got = rewards.judge(fined, [SUM], rollout).tolist()
+        assert got == pytest.approx([1, 2 - fine, 2 - fine, 1])
+    tenth = rewards.with_overlong(said(2.0), length=11, buffer=10)
+    assert rewards.judge(tenth, [SUM], rollout).tolist()[1] == 2 - 1 / 10  # in float64
+
+
+def test_a_buffer_is_no_longer_than_what_it_belongs_to(refuses):
+    with refuses("length: got 3, wanted an int of at least 4"):
+        rewards.with_overlong(said(1.0), length=3, buffer=4)
+    with refuses("buffer: got 0, wanted an int of at least 1"):
+        rewards.with_overlong(said(1.0), length=3, buffer=0)
+    rewards.with_overlong(said(1.0), length=4, buffer=4)
+    with refuses("reward: got nan at index (0,), wanted finite numbers"):
+        broken = rewards.with_overlong(said(float("nan")), length=4, buffer=4)
+        rewards.judge(broken, [SUM], written([SUM] * 2, ["9", "8"]))

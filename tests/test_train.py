@@ -12,7 +12,7 @@ from lib.losses.policy_gradient import reinforce
 from lib.models.mlp import MLP
 from lib.ops import token_logps
 from lib.sampling import play
-from lib.train import fit
+from lib.train import fit, minibatches
 from lib.worlds import cartpole
 
 
@@ -152,7 +152,9 @@ def test_batches_may_be_a_list_a_generator_or_a_function_of_the_start():
         starts.append(start)
         yield from batches[start:]
 
-    histories = [fit(Weights(), b, along, lr=0.1) for b in (batches, iter(batches), later)]
+    histories = [
+        fit(Weights(), b, along, lr=0.1) for b in (batches, iter(batches), later)
+    ]
     assert histories[0] == histories[1] == histories[2]
     assert starts == [0]
     assert len(histories[0]["loss"]) == 3
@@ -174,7 +176,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(poison):
         fit(model, batches, loss, lr=0.1)
     assert torch.equal(model.w, seen[-1]) and len(seen) == 3
     norm = math.nan if math.isnan(poison) else math.inf
-    want = f"update 2: loss {poison}, gradient norm {norm}; the weights were not touched"
+    want = (
+        f"update 2: loss {poison}, gradient norm {norm}; the weights were not touched"
+    )
     assert str(caught.value) == want
 
 
@@ -183,7 +187,9 @@ def test_a_gradient_that_is_not_finite_stops_even_where_the_loss_is():
         return (model.w - batch).abs().sqrt().sum(), {}  # infinite slope at w = batch
 
     model = Weights()
-    with pytest.raises(FloatingPointError, match=r"^update 0: loss 1\.0, gradient norm "):
+    with pytest.raises(
+        FloatingPointError, match=r"^update 0: loss 1\.0, gradient norm "
+    ):
         fit(model, [torch.tensor([1.0, 1.0])], loss, lr=0.1)
     assert model.w.tolist() == [1, 2]
 
@@ -193,7 +199,9 @@ def test_an_infinite_loss_with_a_finite_gradient_stops_as_well():
         return model.w.sum() + math.inf, {}
 
     model = Weights()
-    with pytest.raises(FloatingPointError, match=r"^update 0: loss inf, gradient norm 1\.4"):
+    with pytest.raises(
+        FloatingPointError, match=r"^update 0: loss inf, gradient norm 1\.4"
+    ):
         fit(model, [0], loss, lr=0.1)
     assert model.w.tolist() == [1, 2]
 
@@ -356,7 +364,9 @@ def test_a_checkpoint_holds_what_a_resume_needs(tmp_path):
 def test_a_generator_of_batches_cannot_be_resumed_and_is_refused(tmp_path, refuses):
     wanted = "a sequence, or a function start -> iterable, to resume"
     with refuses(f"batches: got list_iterator, wanted {wanted}"):
-        fit(Weights(), iter([(1.0, 0.0)]), along, lr=0.1, checkpoint=tmp_path / "run.pt")
+        fit(
+            Weights(), iter([(1.0, 0.0)]), along, lr=0.1, checkpoint=tmp_path / "run.pt"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -390,6 +400,39 @@ def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+# ---------------------------------------------------------------- minibatches
+
+
+def test_every_epoch_sees_each_example_once_in_an_order_of_its_own(seeded):
+    parts = list(minibatches(10, epochs=3, batch=4, generator=seeded(1)))
+    assert [len(part) for part in parts] == [4, 4, 2] * 3
+    orders = [torch.cat(parts[i : i + 3]).tolist() for i in (0, 3, 6)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3 and [*range(10)] not in orders
+
+
+def test_the_order_is_the_generators(seeded):
+    runs = [
+        torch.cat(
+            [*minibatches(50, epochs=2, batch=7, generator=seeded(seed))]
+        ).tolist()
+        for seed in (3, 3, 4)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+    draw = seeded(3)
+    want = [torch.randperm(50, generator=draw).tolist() for _ in range(2)]
+    assert runs[0] == [*want[0], *want[1]]
+
+
+def test_a_batch_may_be_all_there_is_and_an_order_is_drawn_when_it_is_needed(seeded):
+    draw = seeded(0)
+    before = draw.get_state()
+    parts = minibatches(3, epochs=2, batch=8, generator=draw)
+    assert torch.equal(draw.get_state(), before)
+    first, second = parts
+    assert sorted(first.tolist()) == sorted(second.tolist()) == [0, 1, 2]
+
+
 # ---------------------------------------------------------------- the progress bar
 
 
@@ -406,7 +449,9 @@ def test_progress_is_shown_when_it_has_a_name_and_only_then(capsys):
 def test_progress_of_a_resumed_run_begins_where_it_stopped(tmp_path, capsys):
     path = tmp_path / "run.pt"
     fit(Weights(), [(1.0, 0.0)] * 2, along, lr=0.1, checkpoint=path)
-    fit(Weights(), [(1.0, 0.0)] * 5, along, lr=0.1, checkpoint=path, progress="learning")
+    fit(
+        Weights(), [(1.0, 0.0)] * 5, along, lr=0.1, checkpoint=path, progress="learning"
+    )
     said = capsys.readouterr().err
     assert "2/5" in said and "5/5" in said and "0/5" not in said
 

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks.llama import llama
+from lib.models.attention import causal
 from lib.models.transformer import Config, RMSNorm, Transformer
 
 close = partial(assert_close, rtol=0, atol=1e-12)
@@ -165,6 +166,63 @@ def test_logits_are_hidden_vectors_scored_by_the_embedding():
 def test_any_integer_type_is_read():
     made, x = model(), tokens(2, 5)
     assert torch.equal(made(x.to(torch.uint8)), made(x))
+
+
+# ---------------------------------------------------------------- tokens at places
+
+
+def test_to_embed_is_to_look_up():
+    made, x = model(), tokens(2, 5)
+    assert torch.equal(made.embed(x), made.embedding.weight[x])
+
+
+def test_reading_rows_from_their_beginning_is_hidden():
+    made, x = model(), tokens(3, 7)
+    got = made.read(made.embed(x), torch.arange(7), causal)
+    assert torch.equal(got, made.hidden(x))
+
+
+def test_only_how_far_apart_two_tokens_stand_matters():
+    made, x = model(), tokens(2, 6)
+    embedded = made.embed(x)
+    close(made.read(embedded, torch.arange(6) + 10, causal), made.hidden(x))
+    stretched = made.read(embedded, 2 * torch.arange(6), causal)
+    assert (stretched - made.hidden(x)).abs().max() > 1e-3
+
+
+def test_each_row_may_have_places_of_its_own():
+    made, x = model(), tokens(2, 4)
+    places = torch.tensor([[0, 1, 2, 3], [5, 7, 8, 15]])
+    got = made.read(made.embed(x), places, causal)
+    for row in range(2):
+        alone = made.read(made.embed(x[row : row + 1]), places[row], causal)
+        close(got[row], alone[0])
+
+
+def test_a_list_of_tokens_is_read_as_attend_says():
+    made, x = model(), tokens(2, 5)
+    flat, places = made.embed(x).flatten(0, 1), torch.arange(5).repeat(2)
+
+    def by_row(q, k, v):
+        assert q.shape == k.shape == v.shape == (10, 3, 8)  # H heads of size D
+        return causal(*(each.unflatten(0, (2, 5)) for each in (q, k, v))).flatten(0, 1)
+
+    close(made.read(flat, places, by_row), made.hidden(x).flatten(0, 1))
+
+
+def test_who_looks_only_at_himself_does_not_know_where_he_stands():
+    made, x = model(), tokens(2, 5)
+    alone = made.read(made.embed(x), torch.arange(5), lambda q, k, v: v)
+    close(alone, made.hidden(x.reshape(10, 1)).reshape(2, 5, 24))
+    assert (alone[:, 1:] - made.hidden(x)[:, 1:]).abs().max() > 1e-3
+
+
+def test_embedding_refuses_what_reading_refuses(refuses):
+    made = model()
+    with refuses("tokens: got 11 at index (0, 0), wanted integers in 0 … 10"):
+        made.embed(torch.tensor([[11]]))
+    with refuses("tokens: got 17 in a row, wanted 1 … 16, the context"):
+        made.embed(tokens(1, 17))
 
 
 # ---------------------------------------------------------------- the cache

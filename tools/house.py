@@ -38,10 +38,19 @@ FLOORS = [
     ["agents", "cache", "shared", "algorithms"],
     ["base", "evaluate"],
     ["comparisons", "instruct"],
-    ["preferences", "rlhf", "reward_model", "tuning", "minimal_pairs", "inspection"],
-    ["estimators", "objective", "proxies", "overoptimisation"],
+    [
+        "preferences",
+        "rlhf",
+        "reward_model",
+        "tuning",
+        "minimal_pairs",
+        "inspection",
+        "paired",
+    ],
+    ["estimators", "objective", "proxies", "overoptimisation", "direct"],
     ["packing", "rewards", "worked", "lessons"],
-    ["regularised", "on_policy"],
+    ["regularised", "on_policy", "rounds"],
+    ["ladder"],
     ["recipes.*"],
 ]
 ANNEX = [

@@ -1,0 +1,170 @@
+"""Direct alignment: a policy learns from preferences, with no reward model in between.
+
+A loss of `lib.losses.preference` wants one number for each answer, its log-probability
+under the policy, and most want another under the reference. Here is the way from pairs
+of answers to these numbers, and on to a trained policy. A loss's knobs are bound with
+`functools.partial`:
+
+    policy, history = align(model, pairs, partial(dpo, beta=0.3), lr=1e-3, seed=0)
+
+The reference never changes, so it is asked once, before training. A course is a loss on
+some of N rows, and how many rows there are: `compared`, `uncompared` and `judged` make
+the three kinds, and `learn` takes any.
+
+Shapes: N pairs or answers, B of them in a batch, T tokens. Log-probabilities in nats.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib import require
+from lib.base import warm_cosine
+from lib.comparisons import Comparisons
+from lib.losses.preference import Loss, kto
+from lib.models.transformer import Transformer
+from lib.paired import answer_logps, checked, fits, frozen_logps, mismatched, pair_logps
+from lib.rollout import Rollout
+from lib.train import History, fit, minibatches
+
+EPOCHS, BATCH, WARM = 1, 32, 10
+PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Loss]  # as `preference.dpo`
+FreePairLoss = Callable[[Tensor, Tensor], Loss]  # as `preference.simpo`
+AnswerLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Loss]  # as `preference.kto`
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is to be learned: a loss on some rows, and how many rows there are."""
+
+    count: int  # N
+    loss: Callable[[Transformer, Tensor], Loss]  # policy, row numbers (B,) -> loss
+
+
+# --- three kinds of course ------------------------------------------------------------
+
+
+def compared(
+    pairs: Comparisons, loss: PairLoss, reference: Transformer, *, per_token: bool
+) -> Course:
+    """Pairs, and a loss that compares the policy with a reference: `dpo` and its kin."""
+    checked(pairs, reference.config.context)
+    ref = frozen_logps(reference, pairs, per_token=per_token)  # (2, N)
+
+    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+        logps = pair_logps(policy, pairs.rows(rows), per_token=per_token)
+        return loss(*logps, *ref[:, rows])
+
+    return Course(len(pairs), loss_fn)
+
+
+def uncompared(pairs: Comparisons, loss: FreePairLoss, *, context: int) -> Course:
+    """Pairs, and a loss on means per token without a reference: `simpo`, `orpo`."""
+    checked(pairs, context)
+
+    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+        return loss(*pair_logps(policy, pairs.rows(rows), per_token=True))
+
+    return Course(len(pairs), loss_fn)
+
+
+def judged(
+    answers: Rollout,
+    desirable: Tensor,
+    reference: Transformer,
+    loss: AnswerLoss = kto,
+) -> Course:
+    """Single answers, each good or bad, `desirable` (N,) bool: `kto`.
+
+    The loss's zero, kl, is the policy's mean log-ratio on *mismatched* answers, which it
+    scores anew for every batch. Those of the reference are known beforehand.
+    """
+    require.tensor("desirable", desirable, answers.mask.shape[:1])
+    strangers = mismatched(answers)
+    ref = []
+    for name, rows in (("answers", answers), ("mismatched answers", strangers)):
+        fits(name, rows, reference.config.context)
+        with torch.no_grad():
+            parts = torch.arange(len(rows)).split(128)
+            found = [answer_logps(reference, rows.rows(part)) for part in parts]
+        ref.append(torch.cat(found))  # (N,)
+
+    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+        with torch.no_grad():
+            drift = answer_logps(policy, strangers.rows(rows)) - ref[1][rows]
+        logps = answer_logps(policy, answers.rows(rows))
+        return loss(logps, ref[0][rows], desirable[rows], drift.mean())
+
+    return Course(len(answers), loss_fn)
+
+
+# --- training -------------------------------------------------------------------------
+
+
+def learn(
+    model: Transformer,
+    course: Course,
+    *,
+    epochs: int = EPOCHS,
+    lr: float,
+    batch: int = BATCH,
+    seed: int,
+    watch: Callable[[int, Transformer], None] | None = None,
+    progress: str | None = None,
+    checkpoint: str | Path | None = None,
+) -> tuple[Transformer, History]:
+    """A copy of the model after `epochs` passes over the rows, in an order from the seed.
+
+    The rate is `warm_cosine`'s with its peak at `lr`. `watch(update, policy)` sees the
+    policy before each update and after the last. Also returns the history of `fit`.
+    """
+    require.count("epochs", epochs)
+    require.count("batch", batch)
+    policy, updates = copy.deepcopy(model), epochs * math.ceil(course.count / batch)
+
+    def stream(start: int) -> Iterator[Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        parts = minibatches(course.count, epochs=epochs, batch=batch, generator=draw)
+        for update, rows in enumerate(itertools.islice(parts, start, None), start):
+            if watch is not None:
+                watch(update, policy)
+            yield rows
+
+    rate = warm_cosine(lr, updates, warm=WARM)
+    kept = {"progress": progress, "checkpoint": checkpoint}
+    history = fit(policy, stream, course.loss, lr=rate, **kept)
+    if watch is not None:
+        watch(updates, policy)
+    return policy, history
+
+
+def align(
+    model: Transformer,
+    pairs: Comparisons,
+    loss: PairLoss,
+    *,
+    epochs: int = EPOCHS,
+    lr: float,
+    batch: int = BATCH,
+    seed: int,
+    reference: Transformer | None = None,
+    per_token: bool = False,
+    watch: Callable[[int, Transformer], None] | None = None,
+    progress: str | None = None,
+    checkpoint: str | Path | None = None,
+) -> tuple[Transformer, History]:
+    """`learn` from pairs with a loss like `dpo`; the model itself is the reference.
+
+    `per_token` hands the loss means per token instead of sums: length-normalised DPO,
+    IPO as libraries have it. Equal, empty and too long answers are refused by name.
+    """
+    reference = model if reference is None else reference
+    course = compared(pairs, loss, reference, per_token=per_token)
+    knobs = {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "watch": watch}
+    return learn(model, course, **knobs, progress=progress, checkpoint=checkpoint)

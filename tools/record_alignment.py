@@ -1,0 +1,364 @@
+"""Run chapter 9's sweeps on the village's language model, and keep what came out.
+
+    python -m tools.record_alignment     # about twenty minutes on one core
+
+A run that was stopped goes on; delete the record to make all of it anew.
+
+Each loss on the same pairs, each price of a nat, whose answers are compared, how often
+the annotators err, and reinforcement learning on what a reward model made of the same
+pairs: that is too long for a page that runs in a minute. So the page runs a part of it
+live and reads the rest from notebooks/records/09_direct_alignment.json, which says what
+made it and when.
+"""
+
+import datetime
+import hashlib
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib import (
+    base,
+    cache,
+    direct,
+    evaluate,
+    instruct,
+    on_policy,
+    overoptimisation,
+    reward_model,
+    rewards,
+)
+from lib.algorithms import ALGORITHMS
+from lib.comparisons import Comparisons, annotated, compare
+from lib.kl import best_of_n_kl_bound
+from lib.lessons import Knobs
+from lib.losses import preference
+from lib.models.transformer import Transformer
+from lib.ops import sequence_logps
+from lib.paired import answer_logps, pair_logps, unpaired
+from lib.rollout import Rollout
+from lib.shared import action_logps
+from lib.worlds import taste
+from lib.worlds.tasks import Task
+from lib.worlds.taste import Annotators
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = ROOT / "notebooks" / "records" / "09_direct_alignment.json"
+SEEDS = range(5)
+COUNT = 1024  # pairs
+LR = 1e-3
+BETA = 0.3
+BETAS = (0.1, 0.3, 1.0, 3.0)  # of DPO and of reinforcement learning
+UPDATES = 60  # of reinforcement learning, 16 requests × 4 answers each
+SIZES = (1, 2, 4, 8, 16, 32)  # best of so many
+FLIPPED = 0.3  # share of labels that are wrong
+KNOBS = {
+    **dict.fromkeys(("cdpo", "robust_dpo", "slic_hinge"), (0.3,)),
+    "ipo": (0.3, 1.0),
+    "kto": (0.3, 1.0),
+    **dict.fromkeys(("apo_zero", "apo_down"), (0.3,)),
+    "dpo per token": (3.0, 10.0),
+    "simpo": (2.0, 10.0),
+    "orpo": (0.3, 1.0),
+    "imitation": (0.0,),
+}  # the losses beside DPO, and beta (orpo: weight) for each
+Run = dict[str, Any]
+
+
+def code() -> str:
+    """Twelve hex digits over this file and all of lib that it uses."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    used = [cache.sources(ROOT / "lib" / f"{n}.py") for n in ("direct", "on_policy")]
+    for file in sorted(used[0] | used[1]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# --- measured -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def measured(policy: Transformer, start: Transformer) -> Run:
+    """What gold makes of 512 answers to 256 unseen requests, and what they cost."""
+    asked = taste.requests(count=256, seed=0, split="test")
+    draw = torch.Generator().manual_seed(0)
+    said = evaluate.ask(policy, asked, group=2, generator=draw)
+    ratio = sequence_logps(said.logps - action_logps(start, said, group=2), said.mask)
+    found = {
+        "gold": evaluate.scores(asked, said).mean(),
+        "kl": ratio.mean(),
+        "length": said.lengths.double().mean(),
+        "finished": said.terminated.double().mean(),
+    }
+    return {name: round(value.item(), 4) for name, value in found.items()}
+
+
+@torch.no_grad()
+def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
+    """Mean log π / start of chosen, rejected and other answers; the pairs' probability."""
+    now, before = (torch.stack(pair_logps(m, pairs)) for m in (policy, start))  # (2, N)
+    draw = torch.Generator().manual_seed(7)
+    asked = pairs.asked
+    others = evaluate.ask(start, asked, generator=draw)
+    own = evaluate.ask(policy, asked, generator=draw.manual_seed(8))
+    found = {
+        "chosen": (now - before)[0].mean(),
+        "rejected": (now - before)[1].mean(),
+        "others": (answer_logps(policy, others) - answer_logps(start, others)).mean(),
+        "own": (answer_logps(policy, own) - answer_logps(start, own)).mean(),
+        "both": now.exp().sum(0).mean(),
+        "both before": before.exp().sum(0).mean(),
+        "accuracy": ((now - before)[0] > (now - before)[1]).double().mean(),
+    }
+    return {name: round(value.item(), 4) for name, value in found.items()}
+
+
+# --- trained --------------------------------------------------------------------------
+
+
+def trained(
+    model: Transformer, pairs: Comparisons, name: str, beta: float, seed: int
+) -> Transformer:
+    """A loss of the book by its name, on these pairs, once over."""
+    knobs = {"lr": LR, "seed": seed}
+    if name == "imitation":
+        course = direct.Course(
+            len(pairs), lambda m, rows: instruct.sft_loss(m, pairs.chosen.rows(rows))
+        )
+        return direct.learn(model, course, **knobs)[0]
+    if name in ("simpo", "orpo"):
+        bound = {"simpo": "beta", "orpo": "weight"}[name]
+        loss = partial(getattr(preference, name), **{bound: beta})
+        course = direct.uncompared(pairs, loss, context=model.config.context)
+        return direct.learn(model, course, **knobs)[0]
+    if name == "kto":
+        loss = partial(preference.kto, beta=beta)
+        course = direct.judged(*unpaired(pairs), model, loss)
+        return direct.learn(model, course, batch=2 * direct.BATCH, **knobs)[0]
+    each = name == "dpo per token"
+    loss = partial(getattr(preference, "dpo" if each else name), beta=beta)
+    return direct.align(model, pairs, loss, per_token=each, **knobs)[0]
+
+
+def pairs_of(seed: int, count: int, model: Transformer, **knobs: Any) -> Comparisons:
+    """Pairs that no other seed has."""
+    return compare(model, count=count, seed=100 + seed, **knobs)
+
+
+# --- sweeps ---------------------------------------------------------------------------
+
+
+def frontier(model: Transformer, seed: int) -> Iterator[Run]:
+    """The same pairs for DPO and for a reward model; then RLOO, and best of n, with it."""
+    pairs = pairs_of(seed, COUNT, model)
+    for beta in BETAS:
+        policy = trained(model, pairs, "dpo", beta, seed)
+        yield {"by": "DPO", "beta": beta, **measured(policy, model)}
+    judge = judge_of(model, pairs, seed)
+    yield from selected(model, judge, seed)
+    for beta in BETAS if seed < 3 else ():
+        policy = climbed(model, judge, beta, seed)
+        yield {"by": "RLOO", "beta": beta, **measured(policy, model)}
+
+
+def patience(model: Transformer, seed: int) -> Iterator[Run]:
+    """The same reinforcement learning with twice the updates at half the rate."""
+    judge = judge_of(model, pairs_of(seed, COUNT, model), seed)
+    policy = climbed(model, judge, BETAS[0], seed, slower=2)
+    yield {"beta": BETAS[0], **measured(policy, model)}
+
+
+def judge_of(
+    model: Transformer, pairs: Comparisons, seed: int
+) -> reward_model.RewardModel:
+    """The reward model of these pairs."""
+    kind = reward_model.Informed
+    return reward_model.fit_reward_model(model, pairs, kind=kind, seed=seed)[0]
+
+
+def climbed(
+    model: Transformer,
+    judge: reward_model.RewardModel,
+    beta: float,
+    seed: int,
+    *,
+    slower: int = 1,
+) -> Transformer:
+    """Chapter 8's RLOO on a reward model, on a leash."""
+
+    def ask(update: int) -> Sequence[Task]:
+        return taste.requests(count=16, seed=10_000 * (seed + 1) + update)
+
+    policy, _ = on_policy.train(
+        model,
+        ALGORITHMS["RLOO"],
+        rewards.learned(judge),
+        ask,
+        seed=seed,
+        updates=slower * UPDATES,
+        lr=LR / slower,
+        knobs=Knobs(group=4, beta=beta),
+    )
+    return policy
+
+
+def selected(
+    model: Transformer, judge: reward_model.RewardModel, seed: int
+) -> Iterator[Run]:
+    """Best of n by the judge, in expectation over which n of 32 answers were drawn."""
+    asked = taste.requests(count=64, seed=0, split="test")
+    draw = torch.Generator().manual_seed(seed)
+    said = evaluate.ask(model, asked, group=32, generator=draw)
+    by_judge = reward_model.score(judge, said).reshape(-1, 32)
+    by_gold = evaluate.scores(asked, said).reshape(-1, 32)
+    for judged_by, scores in (("judge", by_judge), ("gold", by_gold)):
+        gold = overoptimisation.best_of(scores, by_gold, SIZES).mean(0).tolist()
+        for n, worth in zip(SIZES, gold):
+            kl = best_of_n_kl_bound(n)
+            found = {"n": n, "gold": round(worth, 4), "kl": round(kl, 4)}
+            yield {"by": f"best of n, {judged_by}", **found}
+
+
+def losses(model: Transformer, seed: int) -> Iterator[Run]:
+    """Every other loss on the same pairs, with one or two values of its knob."""
+    pairs = pairs_of(seed, COUNT, model)
+    for name, values in KNOBS.items():
+        for beta in values:
+            policy = trained(model, pairs, name, beta, seed)
+            yield {"loss": name, "beta": beta, **measured(policy, model)}
+
+
+def writers(model: Transformer, seed: int) -> Iterator[Run]:
+    """Whose answers are compared: one's own, once or again; another's."""
+    first = pairs_of(seed, COUNT, model)
+    policy = trained(model, first, "dpo", BETA, seed)
+    yield {"pairs": "own", **measured(policy, model)}
+    again = compare(policy, count=COUNT, seed=200 + seed)
+    policy = trained(policy, again, "dpo", BETA, seed)
+    yield {"pairs": "own, then own again", **measured(policy, model)}
+    both = first + pairs_of(seed + 50, COUNT, model)
+    policy = trained(model, both, "dpo", BETA, seed)
+    yield {"pairs": "own, twice as many", **measured(policy, model)}
+    for name, pairs in (
+        ("the base model's", pairs_of(seed, COUNT, base.base_model())),
+        ("the villagers'", villagers(seed)),
+    ):
+        policy = trained(model, pairs, "dpo", BETA, seed)
+        gold = (pairs.chosen_gold.mean().item(), pairs.rejected_gold.mean().item())
+        found = {"pairs": name, **measured(policy, model)}
+        yield {**found, "chosen": round(gold[0], 3), "rejected": round(gold[1], 3)}
+
+
+def villagers(seed: int) -> Comparisons:
+    """Two villagers' answers to each request, which differ."""
+    draw = random.Random(f"villagers {seed}")
+    asked, texts = [], []
+    for task in taste.requests(count=2 * COUNT, seed=100 + seed):
+        two = [taste.villager(draw, taste.animal_in(task.request)) for _ in range(2)]
+        if two[0] != two[1] and len(asked) < COUNT:
+            asked.append(task)
+            texts += two
+    each = [task for task in asked for _ in range(2)]
+    generator = torch.Generator().manual_seed(seed)
+    return annotated(asked, instruct.written(each, texts), generator=generator)
+
+
+def courses(model: Transformer, seed: int) -> Iterator[Run]:
+    """Three times over the same pairs, with a look at the masses on the way."""
+    pairs = pairs_of(seed, COUNT, model)
+    some, found = pairs.rows(torch.arange(128)), []
+    unseen = compare(model, count=128, seed=300 + seed, split="test")
+
+    def watch(update: int, policy: Transformer) -> None:
+        if update % 24 == 0:
+            fresh = masses(policy, model, unseen)
+            found.append(
+                {
+                    "update": update,
+                    **masses(policy, model, some),
+                    **{f"unseen {name}": value for name, value in fresh.items()},
+                    **measured(policy, model),
+                }
+            )
+
+    loss = partial(preference.dpo, beta=0.1)
+    direct.align(model, pairs, loss, epochs=3, lr=LR, seed=seed, watch=watch)
+    yield from found
+
+
+def noise(model: Transformer, seed: int) -> Iterator[Run]:
+    """Annotators who never err but for a share of labels that are flipped."""
+    for flipped in (0.0, FLIPPED):
+        people = Annotators(temperature=0, error_rate=2 * flipped)
+        pairs = pairs_of(seed, COUNT, model, annotators=people)
+        for name in ("dpo", "cdpo", "robust_dpo") if flipped else ("dpo",):
+            more = {"label_smoothing": flipped} if name != "dpo" else {}
+            loss = partial(getattr(preference, name), beta=BETA, **more)
+            policy, _ = direct.align(model, pairs, loss, lr=LR, seed=seed)
+            yield {"flipped": flipped, "loss": name, **measured(policy, model)}
+
+
+def lengths(model: Transformer, seed: int) -> Iterator[Run]:
+    """Annotators who take length for quality: 0.1 of gold a token."""
+    fair = pairs_of(seed, COUNT, model)
+    asked, draw = fair.asked, torch.Generator().manual_seed(seed)
+    both = side_by_side(fair)
+    seen = evaluate.scores(asked, both) + 0.1 * both.lengths.double()
+    biased = annotated(asked, both, generator=draw, seen=seen)
+    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean().item()
+    for name, beta in (("dpo", BETA), ("dpo per token", 10.0), ("simpo", 10.0)):
+        policy = trained(model, biased, name, beta, seed)
+        found = {"loss": name, "longer": round(longer, 3)}
+        yield {**found, **measured(policy, model)}
+
+
+def side_by_side(pairs: Comparisons) -> Rollout:
+    """Chosen and rejected side by side: rows 2k and 2k + 1."""
+    both, _ = unpaired(pairs)
+    return both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
+
+
+SWEEPS = (frontier, courses, writers, losses, noise, lengths, patience)
+
+
+def main() -> None:
+    """Run every sweep on every seed, and write the record anew after each."""
+    torch.set_num_threads(1)
+    model = instruct.instructed_model()
+    made: Run = {
+        "command": "python -m tools.record_alignment",
+        "date": f"{datetime.date.today()}",
+        "code": code(),
+        "torch": torch.__version__,
+        "pairs": COUNT,
+        "lr": LR,
+        "beta": BETA,
+        "updates": UPDATES,
+    }
+    record: Run = {"made": made, "before": measured(model, model)}
+    spent = 0  # minutes of a processor, by a run that was stopped and now goes on
+    if PLACE.exists():
+        found = json.loads(PLACE.read_text("utf-8"))
+        record, spent = {**found, **record}, found["made"]["minutes"]
+    for sweep in SWEEPS:
+        runs = record.setdefault(sweep.__name__, [])
+        for seed in SEEDS if sweep is frontier else SEEDS[:3]:
+            if any(run["seed"] == seed for run in runs):
+                continue
+            runs += [{"seed": seed, **run} for run in sweep(model, seed)]
+            print(sweep.__name__, seed, round(time.process_time()), file=sys.stderr)
+            made["minutes"] = spent + round(time.process_time() / 60)
+            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+            PLACE.parent.mkdir(parents=True, exist_ok=True)
+            PLACE.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

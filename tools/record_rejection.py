@@ -1,0 +1,341 @@
+"""Run chapter 10's sweeps on the village's language model, and keep what came out.
+
+    python -m tools.record_rejection     # about twenty minutes on one core
+
+Rounds of rejection sampling beside reinforcement learning on the same number of answers;
+what imitation keeps of best-of-n; rounds on open requests; best-of-n by better and worse
+reward models. That is too long for a page that runs in a minute, so the page runs a part
+of it live and reads the rest from notebooks/records/10_rejection_sampling.json, which
+says what made it and when.
+"""
+
+import datetime
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib import cache, evaluate, rejection, rewards, rounds
+from lib.algorithms import ALGORITHMS
+from lib.comparisons import compare, together
+from lib.instruct import instructed_model
+from lib.lessons import Knobs, noted
+from lib.models.transformer import Transformer
+from lib.on_policy import drills, train
+from lib.overoptimisation import best_of
+from lib.reward_model import (
+    Informed,
+    RewardModel,
+    accuracy,
+    fit_reward_model,
+    proxy_model,
+)
+from lib.rollout import Rollout
+from lib.rounds import Plan
+from lib.worlds import taste
+from lib.worlds.tasks import SKILLS, Task, tasks
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = ROOT / "notebooks" / "records" / "10_rejection_sampling.json"
+SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
+ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all
+REVERSE = Plan(group=16, max_tokens=10, epochs=2, lr=2e-3)
+REST, OTHER = 32, Plan(group=4)  # tasks of each other skill, to keep it
+GRPO_LR, GRPO_PROMPTS = 2e-3, 16  # an update: 16 prompts, 16 answers
+TALK = Plan(group=16, epochs=4, lr=2e-3)
+TALK_SEEDS, TALK_ROUNDS, REQUESTS = range(3), 5, 96
+SIZES = (1, 2, 4, 8, 16, 32)  # n of what is imitated
+NUMBERS, ASKED = (48, 192, 768), 192  # requests to learn from
+JUDGED = (1, 2, 4, 8, 16, 32, 64)  # n at inference
+TAUGHT = ((256, 8), (1024, 4), (4096, 2))  # comparisons and epochs
+
+
+def code() -> str:
+    """Twelve hex digits over this file and all of lib that it uses."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    used = [ROOT / "lib" / f"{name}.py" for name in ("rounds", "on_policy")]
+    used.append(ROOT / "lib" / "overoptimisation.py")
+    for file in sorted(set().union(*map(cache.sources, used))):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def rounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Numbers to three decimals, also in lists."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return round(found, 3) if isinstance(found, float) else found
+
+
+# --- a skill that can be verified -----------------------------------------------------
+
+
+def best_right(scores: Tensor) -> Tensor:
+    """One right answer to each prompt that has one."""
+    return rounds.passing(rejection.top_per_prompt(scores), scores)
+
+
+def as_many_overall(scores: Tensor) -> Tensor:
+    """As many right answers as there are prompts, wherever they come first."""
+    return rounds.passing(rejection.top_k_overall(scores, len(scores)), scores)
+
+
+def examined(policy: Transformer) -> dict[str, Any]:
+    """100 unseen tasks, 16 answers each: the share that is right, by level, pass@16."""
+    asked = tasks(SKILL, count=100, seed=77, split="test")
+    draw = torch.Generator().manual_seed(1)
+    rollout = evaluate.ask(policy, asked, generator=draw, group=16, max_tokens=10)
+    scores = evaluate.scores(asked, rollout).reshape(-1, 16)
+    level = torch.tensor([task.level for task in asked])
+    reached = evaluate.pass_at_k(16, scores.sum(1).long(), 16)
+    return {
+        "right": scores.mean().item(),
+        "pass16": reached.mean().item(),
+        "levels": [scores[level == each].mean().item() for each in (1, 2, 3)],
+        "entropy": noted(rollout, scores)["entropy"],
+    }
+
+
+def others(policy: Transformer) -> dict[str, float]:
+    """The skills that nobody paid for."""
+    column = evaluate.skills(policy, count=40)
+    rest = [column[name] for name in SKILLS if name != SKILL]
+    return {"others": sum(rest) / len(rest), "talk": column["talk"]}
+
+
+def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """Rounds of three selections, and afresh, and GRPO on as many answers."""
+    arms = {
+        "every": (rounds.every_passing, False),
+        "afresh": (rounds.every_passing, True),
+        "top": (best_right, False),
+        "overall": (as_many_overall, False),
+    }
+    for arm, (select, afresh) in arms.items():
+        looks: list[dict[str, Any]] = []
+        began = time.process_time()
+        policy, history = rounds.rounds(
+            model,
+            rewards.verified,
+            drills(SKILL, count=PROMPTS, seed=seed),
+            select,
+            seed=seed,
+            count=ROUNDS,
+            plan=REVERSE,
+            afresh=afresh,
+            watch=lambda _, policy: looks.append(examined(policy)),  # noqa: B023
+        )
+        took = time.process_time() - began
+        found = {"kept": history["kept"], "covered": history["covered"]}
+        yield {"arm": arm, "took": took, "looks": looks, **found, **others(policy)}
+    yield with_grpo(model, seed)
+
+
+def with_grpo(model: Transformer, seed: int) -> dict[str, Any]:
+    """The same number of answers, an update for each 256 of them."""
+    answers = PROMPTS * REVERSE.group  # between two looks
+    every = answers // (GRPO_PROMPTS * REVERSE.group)
+    looks: list[dict[str, Any]] = []
+
+    def watch(update: int, policy: Transformer) -> None:
+        if update % every == 0:
+            looks.append(examined(policy))
+
+    began = time.process_time()
+    policy, _ = train(
+        model,
+        ALGORITHMS["GRPO"],
+        rewards.verified,
+        drills(SKILL, count=GRPO_PROMPTS, seed=seed),
+        seed=seed,
+        updates=ROUNDS * every,
+        lr=GRPO_LR,
+        knobs=Knobs(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
+        watch=watch,
+    )
+    took = time.process_time() - began
+    return {"arm": "grpo", "took": took, "looks": looks, **others(policy)}
+
+
+def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """As "every", and with it the policy's own good answers to everything else."""
+    judge, policy = judges()["informed"], model
+    rest = [skill for skill in SKILLS if skill != SKILL]
+    looks = [{**examined(model), **others(model)}]
+    for number in range(ROUNDS):
+        luck = 1_000_003 * (seed + 1) + number
+        good = partial(kept, policy, seed=luck)
+        asked = drills(SKILL, count=PROMPTS, seed=seed)(number)
+        parts = [good(rewards.verified, asked, rounds.every_passing, REVERSE)]
+        for skill in rest:
+            asked = drills(skill, count=REST, seed=seed)(number)
+            parts.append(good(rewards.verified, asked, best_right, OTHER))
+        asked = taste.requests(count=2 * REST, seed=1000 * (seed + 1) + number)
+        parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
+        policy, _ = rounds.imitate(policy, together(*parts), seed=luck, plan=REVERSE)
+        looks.append({**examined(policy), **others(policy)})
+    yield {"looks": looks}
+
+
+def kept(
+    policy: Transformer,
+    reward: rewards.Reward,
+    asked: Sequence[Task],
+    select: rounds.Select,
+    plan: Plan,
+    *,
+    seed: int,
+) -> Rollout:
+    """The answers of a harvest that a selection keeps."""
+    rollout, scores = rounds.harvest(policy, reward, asked, seed=seed, plan=plan)
+    return rounds.selected(rollout, select(scores), group=plan.group)
+
+
+# --- open requests --------------------------------------------------------------------
+
+
+def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
+    """64 unseen requests, 16 answers each: what they are worth, and how they differ."""
+    asked = taste.requests(count=64, seed=9, split="test")
+    plan = Plan(group=16)
+    rollout, gold = rounds.harvest(policy, rewards.gold, asked, seed=1, plan=plan)
+    texts = [answer.text for answer in evaluate.answers(rollout)]
+    groups = [texts[i : i + 16] for i in range(0, len(texts), 16)]
+    different = [len(set(group)) / 16 for group in groups]
+    notes = noted(rollout, gold)
+    return {
+        "gold": gold.mean().item(),
+        "gold_best": gold.max(1).values.mean().item(),
+        "judge": rewards.judge(judge, asked, rollout).mean().item(),
+        "different": sum(different) / len(different),
+        **{name: notes[name] for name in ("entropy", "length", "finished")},
+    }
+
+
+def judges() -> dict[str, rewards.Reward]:
+    """The book's two reward models, and the truth."""
+    plain, informed = (proxy_model(kind=kind) for kind in (RewardModel, Informed))
+    return {
+        "plain": rewards.learned(plain),
+        "informed": rewards.learned(informed),
+        "gold": rewards.gold,
+    }
+
+
+def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """Imitation of the best of n: by n, and by how many requests were asked."""
+    by = {name: judges()[name] for name in ("informed", "gold")}
+    most = taste.requests(count=max(NUMBERS), seed=10_000 + seed)
+    plan = Plan(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
+    asked = most[:ASKED]
+    rollout, _ = rounds.harvest(model, rewards.gold, asked, seed=seed, plan=plan)
+    for name, judge in by.items():
+        scores = rewards.judge(judge, asked, rollout).reshape(ASKED, -1)
+        for n in SIZES:
+            pairs = rejection.top_per_prompt(scores[:, :n])
+            shown = rounds.selected(rollout, pairs, group=plan.group)
+            pupil, _ = rounds.imitate(model, shown, seed=seed, plan=plan)
+            found = {"by": "n", "judge_name": name, "n": n, "requests": ASKED}
+            yield {**found, "shown_gold": worth(asked, shown), **heard(pupil, judge)}
+    rollout, scores = rounds.harvest(model, rewards.gold, most, seed=seed, plan=TALK)
+    for count in NUMBERS:
+        pairs = rejection.top_per_prompt(scores[:count])
+        shown = rounds.selected(rollout, pairs, group=TALK.group)
+        pupil, _ = rounds.imitate(model, shown, seed=seed, plan=TALK)
+        found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
+        shown_gold = worth(most[:count], shown)
+        found = {**found, "requests": count, "shown_gold": shown_gold}
+        yield {**found, **heard(pupil, by["gold"])}
+
+
+def worth(asked: Sequence[Task], shown: Rollout) -> float:
+    """The mean gold score of what was shown."""
+    return rewards.gold(asked, shown).mean().item()
+
+
+def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """Rounds of best-of-16 by each judge."""
+
+    def ask(number: int) -> Sequence[Task]:
+        return taste.requests(count=REQUESTS, seed=1000 * (seed + 1) + number)
+
+    for name, judge in judges().items():
+        looks: list[dict[str, float]] = []
+        policy, _ = rounds.rounds(
+            model,
+            judge,
+            ask,
+            rejection.top_per_prompt,
+            seed=seed,
+            count=TALK_ROUNDS,
+            plan=TALK,
+            watch=lambda _, policy: looks.append(heard(policy, judge)),  # noqa: B023
+        )
+        yield {"judge_name": name, "looks": looks, "right": others(policy)["others"]}
+
+
+def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """Best of n at inference by reward models of several educations, and by gold."""
+    asked = taste.requests(count=64, seed=100 + seed, split="test")
+    plan = Plan(group=max(JUDGED))
+    rollout, gold = rounds.harvest(model, rewards.gold, asked, seed=seed, plan=plan)
+    fresh = compare(model, count=512, seed=50 + seed, split="test")
+    told = compare(model, count=max(count for count, _ in TAUGHT), seed=70 + seed)
+
+    def curve(scores: Tensor) -> dict[str, Any]:
+        liked = scores.reshape(gold.shape)
+        return {"gold": best_of(liked, gold, JUDGED).mean(0).tolist()}
+
+    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean().item()
+    yield {"kind": "gold", "comparisons": 0, "accuracy": truth, **curve(gold)}
+    for kind, (count, epochs) in [
+        *((Informed, each) for each in TAUGHT),
+        (RewardModel, TAUGHT[-1]),
+    ]:
+        some = told.rows(torch.arange(count))
+        judge, _ = fit_reward_model(model, some, kind=kind, epochs=epochs, seed=seed)
+        name = {"kind": kind.__name__, "comparisons": count}
+        scores = rewards.learned(judge)(asked, rollout)
+        yield {**name, "accuracy": accuracy(judge, fresh), **curve(scores)}
+
+
+def main() -> None:
+    """Run everything and write the record."""
+    torch.set_num_threads(1)
+    began, model = time.process_time(), instructed_model()
+    made = {
+        "command": "python -m tools.record_rejection",
+        "date": datetime.date.today().isoformat(),
+        "code": code(),
+        "torch": torch.__version__,
+        "answers": ROUNDS * PROMPTS * REVERSE.group,
+    }
+    record: dict[str, Any] = {"made": made, "before": rounded(others(model))}
+    for sweep, seeds in (
+        (verified, SEEDS),
+        (distilled, TALK_SEEDS),
+        (iterated, TALK_SEEDS),
+        (judged, TALK_SEEDS),
+        (mixed, TALK_SEEDS),
+    ):
+        runs = record[sweep.__name__] = []
+        for seed in seeds:
+            runs += [rounded({"seed": seed, **run}) for run in sweep(model, seed)]
+            made["cpu_minutes"] = round((time.process_time() - began) / 60)
+            print(sweep.__name__, seed, made["cpu_minutes"], file=sys.stderr)
+            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+            PLACE.parent.mkdir(parents=True, exist_ok=True)
+            PLACE.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
