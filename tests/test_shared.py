@@ -174,16 +174,17 @@ def test_any_stretch_of_a_row_may_be_the_answer():
 # ---------------------------------------------------------------- what is read, and how
 
 
-def test_nothing_behind_the_mask_reaches_a_value_or_a_gradient():
+@pytest.mark.parametrize("group", [1, 2])
+def test_nothing_behind_the_mask_reaches_a_value_or_a_gradient(group):
     policy = model()
     texts = [(SECOND, [5, 6, 2]), (SECOND, [2]), (SHORT, [3]), (SHORT, [9])]
     clean = written(*texts)
-    want = action_logps(policy, clean, group=2)
+    want = action_logps(policy, clean, group=group)
     moves = slopes(policy, want)
     for fill in (7, -5, 10**6):  # the last two are no tokens at all
         dirty = written(*texts, fill=fill)
         actions = dirty.actions.masked_fill(~dirty.mask, fill)
-        got = action_logps(policy, replace(dirty, actions=actions), group=2)
+        got = action_logps(policy, replace(dirty, actions=actions), group=group)
         assert torch.equal(got, want)
         pairs = zip(slopes(policy, got), moves, strict=True)
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
@@ -218,6 +219,14 @@ def test_rows_without_a_group_are_read_side_by_side_up_to_the_longest(monkeypatc
     ones = written((ONE, [5, 6]), (ONE, [5]))
     action_logps(policy, ones, group=2)  # nothing to share
     assert counts == [(1, 2), (1,), (2, 7), (5,), (2, 2), (3,)]
+
+
+def test_a_prompt_of_one_token_beside_a_longer_one_hinders_no_sharing(monkeypatch):
+    policy = model()
+    counts = thoughts(policy, monkeypatch)
+    texts = [(ONE, [5]), (ONE, [6, 2]), (FIRST, [7]), (FIRST, [3, 4])]
+    action_logps(policy, written(*texts), group=2)
+    assert counts == [(2 * 3 + 4 * 2,), (6,)]
 
 
 def test_only_answers_are_scored(monkeypatch):
