@@ -1,0 +1,101 @@
+"""Recipes from the command line.
+
+python -m lib.recipes --list
+python -m lib.recipes instructgpt --scale 0.01 --out DIR
+python -m lib.recipes instructgpt --scale 0.01 --out DIR --resume
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+
+from lib.checkpoint import CheckpointError
+from lib.recipes import engine, report
+from lib.recipes.folder import Busy
+from lib.recipes.stages import Recipe
+
+NAMES = ("instructgpt",)
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name."""
+    return importlib.import_module(f"lib.recipes.{name}").RECIPE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; 0 if it is done, 2 if it cannot be, 130 if interrupted."""
+    asked = _parser().parse_args(arguments)
+    if asked.list or asked.recipe is None:
+        for name in NAMES:
+            _list(recipe(name), asked.scale)
+        return 0
+    if asked.recipe not in NAMES:
+        return _refused(
+            f"recipe: got {asked.recipe!r}, wanted one of {', '.join(NAMES)}"
+        )
+    if asked.out is None:
+        return _refused("--out: got none, wanted a folder for the results")
+    if asked.device != "cpu":
+        return _refused(f"--device: got {asked.device!r}, wanted 'cpu'")
+    torch.set_num_threads(1)
+    results: list[engine.Result] = []
+
+    def told(result: engine.Result) -> None:
+        results.append(result)
+        print(report.line(result), flush=True)
+
+    chosen = recipe(asked.recipe)
+    try:
+        engine.run(
+            chosen,
+            scale=asked.scale,
+            seed=asked.seed,
+            out=asked.out,
+            resume=asked.resume,
+            progress=True,
+            told=told,
+        )
+        files = report.write(Path(asked.out), chosen, results)
+    except (ValueError, CheckpointError, Busy, OSError) as error:
+        return _refused(str(error))
+    except KeyboardInterrupt:
+        print(f"stopped; --out {asked.out} --resume goes on", file=sys.stderr)
+        return 130
+    print("written: " + ", ".join(map(str, files)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.recipes",
+        description="Run a post-training recipe on the village's language model.",
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", help="one of " + ", ".join(NAMES))
+    add("--list", action="store_true", help="all recipes, their stages and sizes")
+    add("--scale", type=float, default=0.01, help="times the published sizes (0.01)")
+    add("--seed", type=int, default=0, help="of all luck (0)")
+    add("--out", help="folder for checkpoints, table, curves and samples")
+    add("--resume", action="store_true", help="go on with the run that is in --out")
+    add("--device", default="cpu", help="where it runs: cpu")
+    return parser
+
+
+def _list(chosen: Recipe, scale: float) -> None:
+    print(f"{chosen.name}: {chosen.title}")
+    for stage in chosen.stages:
+        size = f"{stage.published:,} {stage.unit}"
+        here = int(stage.published * scale)
+        print(f"  {stage.name:10} {stage.title}: {size}; at {scale:g}: {here:,}")
+
+
+def _refused(reason: str) -> int:
+    print(f"python -m lib.recipes: {reason}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Learning from people's rankings as InstructGPT did: a reward model, then PPO on it."""
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lib import base, evaluate
+from lib.algorithms import ALGORITHMS, Lesson
+from lib.comparisons import PEOPLE, compare
+from lib.lessons import Knobs, Learner, loss_of
+from lib.losses.policy_gradient import Loss
+from lib.losses.reward import k_wise
+from lib.on_policy import lessons
+from lib.recipes.prompts import from_pool, talk
+from lib.recipes.stages import Outcome, Run, Work
+from lib.recipes.tools import copied
+from lib.reward_model import Informed, RewardModel, accuracy, at_last
+from lib.rewards import learned
+from lib.rollout import Rollout
+from lib.train import fit
+from lib.worlds.corpus import documents
+from lib.worlds.taste import Annotators
+
+# --- reward models --------------------------------------------------------------------
+
+
+def ranked(
+    *,
+    answers: Sequence[int] = range(4, 10),
+    lr: float = 2e-3,
+    batch: int = 8,
+    annotators: Annotators = PEOPLE,
+) -> Run:
+    """A reward model from rankings of K answers to a prompt (InstructGPT).
+
+    A batch is `batch` prompts of one K, drawn from `answers`; all C(K, 2) pairs of a
+    prompt are one element of the loss. One epoch.
+    """
+
+    def run(work: Work) -> Outcome:
+        draw = random.Random(f"ranked {work.seed}")
+        asked = talk(work.amount, work.seed)
+        luck = torch.Generator().manual_seed(work.seed)
+        batches, written = [], 0
+        for first in range(0, len(asked), batch):
+            some, size = asked[first : first + batch], draw.choice(list(answers))
+            rollout = evaluate.ask(work.start, some, generator=luck, group=size)
+            gold = evaluate.scores(some, rollout).reshape(-1, size)
+            order = annotators.rank(gold, generator=luck)  # (P, K), best first
+            rows = order + torch.arange(len(some)).unsqueeze(1) * size
+            batches.append((rollout.rows(rows.flatten()), size))
+            written += len(rollout)
+        model = Informed(work.start)
+        history = fit(
+            model,
+            batches,
+            _ranking_loss,
+            lr=base.warm_cosine(lr, len(batches), warm=min(10, len(batches))),
+            progress=work.progress,
+            checkpoint=work.checkpoint,
+            every=10,
+        )
+        fresh = compare(work.start, count=256, seed=900 + work.seed, split="test")
+        notes = {"accuracy": accuracy(model, fresh)}
+        return Outcome(model, history, written, notes)
+
+    return run
+
+
+def _ranking_loss(model: RewardModel, batch: tuple[Rollout, int]) -> Loss:
+    """K answers to each prompt, the best first."""
+    rollout, size = batch
+    return k_wise(at_last(model, rollout).reshape(-1, size))
+
+
+# --- PPO ------------------------------------------------------------------------------
+
+
+def instructgpt_ppo(
+    *,
+    judge: str,
+    updates: int,
+    prompts: int = 16,
+    group: int = 4,
+    lr: float = 1e-3,
+    beta: float = 0.02,
+    ptx: float = 0.5,
+    rows: int = 8,
+) -> Run:
+    """PPO against a reward model, whose copy starts the critic; `ptx` > 0 mixes in text.
+
+    The loss is PPO's plus `ptx` times that of pretraining on as many rows of old text
+    (PPO-ptx; Ouyang et al. 2022, Eq. 2).
+    """
+
+    def run(work: Work) -> Outcome:
+        reward_model = work.models[judge]
+        learner = Learner(copied(work.start), _critic(reward_model))
+        algorithm = ALGORITHMS["PPO"]
+        stream = lessons(
+            learner,
+            algorithm,
+            learned(reward_model),
+            from_pool(talk(work.amount, work.seed), prompts, work.seed),
+            seed=work.seed,
+            updates=updates,
+            reference=work.start,
+            knobs=Knobs(group=group, beta=beta),
+        )
+        text = base.rows(documents(count=4 * rows * updates, seed=5000 + work.seed))
+
+        def pairs(start: int) -> Iterator[tuple[Lesson, Tensor]]:
+            for update, lesson in enumerate(stream(start), start):
+                first = update * rows % (len(text) - rows)
+                yield lesson, text[first : first + rows]
+
+        history = fit(
+            learner,
+            pairs,
+            partial(_mixed_loss, ptx=ptx),
+            lr=lr,
+            progress=work.progress,
+            checkpoint=work.checkpoint,
+            every=1,
+        )
+        return Outcome(learner.policy, history, updates * prompts * group)
+
+    return run
+
+
+def _mixed_loss(learner: Learner, batch: tuple[Lesson, Tensor], *, ptx: float) -> Loss:
+    """PPO's loss on a lesson, and `ptx` times the loss of pretraining on old text."""
+    loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch[0])
+    if not ptx:
+        return loss, metrics
+    old, told = base.next_token_loss(learner.policy, batch[1])
+    return loss + ptx * old, {**metrics, "perplexity": told["perplexity"]}
+
+
+def _critic(reward_model: RewardModel) -> RewardModel:
+    """A value model with the reward model's weights, where it has the same ones."""
+    critic = RewardModel(reward_model.trunk)
+    critic.head.load_state_dict(reward_model.head.state_dict())
+    return critic

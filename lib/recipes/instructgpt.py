@@ -1,0 +1,45 @@
+"""InstructGPT (Ouyang et al. 2022): demonstrations, a reward model, PPO.
+
+Sizes are those of its Table 6; a demonstration, a prompt whose answers are ranked and a
+prompt of PPO each count once. The published PPO saw each prompt about eight times.
+"""
+
+from lib.recipes.feedback import instructgpt_ppo, ranked
+from lib.recipes.stages import BASE, Recipe, Stage
+from lib.recipes.tools import demonstrated
+
+RECIPE = Recipe(
+    name="instructgpt",
+    title="InstructGPT (2022)",
+    paper="Ouyang et al. 2022",
+    stages=(
+        Stage(
+            name="sft",
+            title="Instruction fine-tuning",
+            tool="instruction tuning",
+            start=BASE,
+            published=12_725,
+            unit="demonstrations",
+            run=demonstrated(epochs=16, lr=3e-3),
+        ),
+        Stage(
+            name="reward",
+            title="Reward model",
+            tool="reward modelling",
+            start="sft",
+            published=33_207,
+            unit="ranked prompts",
+            run=ranked(),
+            judges=True,
+        ),
+        Stage(
+            name="ppo",
+            title="PPO",
+            tool="policy gradients",
+            start="sft",
+            published=31_144,
+            unit="prompts",
+            run=instructgpt_ppo(judge="reward", updates=40),
+        ),
+    ),
+)

@@ -1,0 +1,76 @@
+"""What a recipe asks, and who judges the answers."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lib.on_policy import Ask
+from lib.reward_model import RewardModel
+from lib.rewards import Reward, judge, learned, reasoned, verified
+from lib.rollout import Rollout
+from lib.worlds import taste
+from lib.worlds.tasks import Task, tasks
+
+Asks = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
+
+
+def talk(count: int, seed: int) -> Sequence[Task]:
+    """Open requests only."""
+    return taste.requests(count=count, seed=seed)
+
+
+def skill(name: str, *levels: int) -> Asks:
+    """Tasks of one skill."""
+    return lambda count, seed: tasks(
+        name, count=count, seed=seed, levels=levels or None
+    )
+
+
+def mixed(*parts: tuple[float, Asks]) -> Asks:
+    """Tasks of several kinds, in these shares; the first takes what is left over."""
+
+    def asks(count: int, seed: int) -> Sequence[Task]:
+        counts = [math.floor(share * count) for share, _ in parts]
+        counts[0] += count - sum(counts)
+        found = [ask(n, seed) for n, (_, ask) in zip(counts, parts) if n]
+        return sum(map(list, found), [])
+
+    return asks
+
+
+def from_pool(pool: Sequence[Task], count: int, seed: int) -> Ask:
+    """`count` tasks of a pool for each update, none twice in an update if it can be."""
+
+    def ask(update: int) -> Sequence[Task]:
+        draw = random.Random(f"pool {seed} {update}")
+        if count <= len(pool):
+            return draw.sample(pool, count)
+        return draw.choices(pool, k=count)
+
+    return ask
+
+
+def right_and_reasoned(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+    """1 for a right answer that was reached in true steps inside <think>, else 0."""
+    return verified(asked, rollout) * reasoned(asked, rollout)
+
+
+def by_kind(model: RewardModel, *, weight: float = 1.0) -> Reward:
+    """A verifier where there is one; for open requests a reward model, in its σ units."""
+
+    def reward(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        group = len(rollout) // len(asked)
+        open_ended = torch.tensor([t.skill == "talk" for t in asked])
+        rows = open_ended.repeat_interleave(group)
+        found = torch.zeros(len(rollout), dtype=torch.float64)
+        for which, rule in ((rows, learned(model)), (~rows, verified)):
+            if which.any():
+                some = [t for t in asked if (t.skill == "talk") == (which is rows)]
+                found[which] = judge(rule, some, rollout.rows(which))
+        found[rows] *= weight
+        return found
+
+    return reward

@@ -1,0 +1,98 @@
+"""A recipe is data: named stages, each with what goes in, which tool, and how much.
+
+The sizes are those that were published; one knob, `scale`, multiplies them all, so that
+a run can say "InstructGPT at 1/100". What a stage does is a function of its Work, which
+`lib.recipes.tools` has one of for every tool; `lib.recipes.engine` runs them in order.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import nn
+
+from lib import require
+from lib.train import History
+
+BASE = "base"  # the model that every recipe starts from
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage is given."""
+
+    models: Mapping[str, nn.Module]  # what earlier stages made, and BASE
+    start: nn.Module  # the one of them that is to be trained
+    amount: int  # of the stage's data
+    seed: int
+    checkpoint: Path | None  # where unfinished training is kept; None: nowhere
+    progress: str | None  # the name of its progress bar
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage hands on."""
+
+    model: nn.Module
+    history: History
+    answers: int = 0  # that models wrote for it
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+
+Run = Callable[[Work], Outcome]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a recipe."""
+
+    name: str  # by which later stages call its model
+    title: str
+    tool: str  # of the toolkit: which chapter explains it
+    start: str  # the stage whose model it trains, or BASE
+    published: int  # size of its data in the paper
+    unit: str  # of which: "demonstrations"
+    run: Run
+    judges: bool = False  # makes a reward model, not a policy
+
+    def amount(self, scale: float) -> int:
+        """The published size times `scale`, rounded down; nothing at all is refused."""
+        require.positive("scale", scale)
+        found = math.floor(self.published * scale + 1e-9)
+        if found < 1:
+            got = f"{scale}, which leaves no {self.unit} for {self.name!r}"
+            require.refuse("scale", got, f"at least {1 / self.published:.2g}")
+        return found
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in the order in which they are run."""
+
+    name: str  # "instructgpt"
+    title: str  # "InstructGPT (2022)"
+    paper: str
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        known = [BASE]
+        for stage in self.stages:
+            require.one_of("start", stage.start, known)
+            if stage.name in known:
+                require.refuse("name", f"{stage.name!r} twice", "one name for a stage")
+            known.append(stage.name)
+
+    def without(self, name: str) -> "Recipe":
+        """The recipe with one stage skipped: who started from it, starts from its start."""
+        require.one_of("name", name, [stage.name for stage in self.stages])
+        start = next(stage.start for stage in self.stages if stage.name == name)
+        kept = (stage for stage in self.stages if stage.name != name)
+        rest = tuple(replace(s, start=start) if s.start == name else s for s in kept)
+        return replace(self, stages=rest)
+
+    def changed(self, name: str, **fields: object) -> "Recipe":
+        """The recipe with some fields of one stage replaced."""
+        require.one_of("name", name, [stage.name for stage in self.stages])
+        every = (replace(s, **fields) if s.name == name else s for s in self.stages)
+        return replace(self, stages=tuple(every))

@@ -1,0 +1,240 @@
+"""What the stages of a recipe run: small amounts, and the same answers after a crash."""
+
+import random
+
+import pytest
+import torch
+
+from lib import evaluate, instruct, rewards
+from lib.instruct import written
+from lib.recipes import feedback, instructgpt, prompts, tools
+from lib.recipes.stages import BASE, Work
+from lib.reward_model import Informed, RewardModel, score
+from lib.rollout import Rollout
+from lib.worlds import taste
+from lib.worlds.tasks import reasoning, tasks
+
+
+@pytest.fixture(scope="module")
+def model():
+    return instruct.instructed_model()
+
+
+def weights(model):
+    return torch.cat([w.flatten() for w in model.state_dict().values()])
+
+
+def work(model, amount, *, checkpoint=None, **models):
+    return Work({BASE: model, **models}, model, amount, 0, checkpoint, None)
+
+
+class Stop(Exception):
+    """The lights go out."""
+
+
+def dying(reward, after):
+    """The same reward, until it has been asked so often."""
+    count = 0
+
+    def judged(asked, rollout):
+        nonlocal count
+        count += 1
+        if count > after:
+            raise Stop
+        return reward(asked, rollout)
+
+    return judged
+
+
+# --- what is asked, and who judges ----------------------------------------------------
+
+
+def test_a_mix_holds_each_kind_in_its_share_and_the_first_takes_the_rest():
+    asks = prompts.mixed((0.5, prompts.skill("sum", 1)), (0.3, prompts.talk))
+    found = [task.skill for task in asks(9, 0)]
+    assert found == ["sum"] * 7 + ["talk"] * 2
+    only = prompts.mixed((0.9, prompts.talk), (0.1, prompts.skill("sum")))
+    assert [task.skill for task in only(5, 0)] == ["talk"] * 5
+    assert {task.level for task in prompts.skill("sum", 1)(8, 0)} == {1}
+    assert {task.level for task in prompts.skill("sum")(50, 0)} == {1, 2, 3, 4}
+
+
+def test_a_pool_is_asked_without_repeats_if_it_is_large_enough():
+    pool = prompts.talk(20, 0)
+    ask = prompts.from_pool(pool, 20, 3)
+    assert sorted(map(id, ask(0))) == sorted(map(id, pool))
+    assert ask(0) == ask(0) != ask(1)
+    assert prompts.from_pool(pool, 20, 4)(0) != ask(0)
+    assert len(prompts.from_pool(pool[:2], 5, 0)(0)) == 5
+
+
+def answered(asked, texts):
+    return written(asked, texts)
+
+
+def test_right_and_reasoned_wants_both():
+    task = tasks("sum", count=1, seed=0)[0]
+    wrong = reasoning(task).replace("</think> ", "</think> 1")
+    texts = [reasoning(task), task.answer, wrong]
+    rollout = answered([task] * 3, texts)
+    assert prompts.right_and_reasoned([task], rollout).tolist() == [1, 0, 0]
+
+
+def test_by_kind_asks_the_verifier_where_there_is_one_and_the_model_elsewhere(model):
+    judge = Informed(model)
+    torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
+    sums, talk = tasks("sum", count=2, seed=0), taste.requests(count=1, seed=0)
+    asked = [sums[0], talk[0], sums[1]]
+    each = [task for task in asked for _ in range(2)]
+    texts = [task.answer for task in each]
+    texts[0], texts[3] = "99", "It is old."
+    rollout = answered(each, texts)
+    found = prompts.by_kind(judge, weight=0.5)(asked, rollout)
+    said = score(judge, rollout)
+    assert found[[0, 1, 4, 5]].tolist() == [0, 1, 1, 1]
+    torch.testing.assert_close(found[2:4], 0.5 * said[2:4])
+    only = prompts.by_kind(judge)(sums, answered(sums, [t.answer for t in sums]))
+    assert only.tolist() == [1, 1]
+
+
+# --- stages ---------------------------------------------------------------------------
+
+
+def test_demonstrations_are_as_many_as_asked_for_and_seen_every_epoch(model):
+    outcome = tools.demonstrated(epochs=3, lr=1e-3, batch=4)(work(model, 10))
+    assert len(outcome.history["loss"]) == 9 and outcome.answers == 0
+    assert not torch.equal(weights(outcome.model), weights(model))
+
+
+def test_a_reward_model_hears_rankings_of_several_lengths(model):
+    run = feedback.ranked(answers=(2, 3), batch=4)
+    outcome = run(work(model, 10))
+    assert isinstance(outcome.model, Informed)
+    assert len(outcome.history["loss"]) == 3
+    assert 10 * 2 <= outcome.answers <= 10 * 3
+    assert 0 <= outcome.notes["accuracy"] <= 1
+    again = run(work(model, 10))
+    assert torch.equal(weights(outcome.model), weights(again.model))
+
+
+def test_rankings_list_the_best_answer_first(model, monkeypatch):
+    seen = []
+
+    def looked(reward_model, batch):
+        seen.append(batch)
+        return real(reward_model, batch)
+
+    real = feedback._ranking_loss
+    monkeypatch.setattr(feedback, "_ranking_loss", looked)
+    exact = taste.Annotators(temperature=0.0, error_rate=0.0)
+    feedback.ranked(answers=(4,), batch=5, annotators=exact)(work(model, 5))
+    [(rollout, size)] = seen
+    gold = evaluate.scores(prompts.talk(5, 0), rollout).reshape(5, size)
+    assert (gold.diff(dim=1) <= 0).all() and size == 4
+
+
+def test_preferences_are_between_two_answers_of_the_model_itself(model):
+    outcome = tools.preferred(beta=5.0, lr=3e-4, batch=4)(work(model, 8))
+    assert outcome.answers == 16 and len(outcome.history["loss"]) == 2
+    assert outcome.history["margin"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_practice_goes_on_after_a_crash_bit_for_bit(model, tmp_path):
+    asks, knobs = prompts.skill("reverse"), {"prompts": 3, "group": 4, "max_tokens": 8}
+    whole = tools.practised(asks, rewards.verified, updates=4, **knobs)
+    want = whole(work(model, 6))
+    assert want.answers == 4 * 12 and len(want.history["reward"]) == 4
+    part = tmp_path / "x.part"
+    broken = tools.practised(asks, dying(rewards.verified, 2), updates=4, **knobs)
+    with pytest.raises(Stop):
+        broken(work(model, 6, checkpoint=part))
+    got = whole(work(model, 6, checkpoint=part))
+    assert torch.equal(weights(want.model), weights(got.model))
+    once = tools.practised(asks, rewards.verified, **knobs)(work(model, 6))
+    assert len(once.history["loss"]) == 2  # each task once
+
+
+def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
+    model, tmp_path, monkeypatch
+):
+    judge = RewardModel(model)
+    torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
+    given = {"judge": "judge", "updates": 4, "prompts": 2, "group": 2, "rows": 2}
+    run, real = feedback.instructgpt_ppo(**given), feedback.learned
+    want = run(work(model, 6, judge=judge))
+    assert want.answers == 16 and len(want.history["kl"]) == 4
+    assert all(value > 1 for value in want.history["perplexity"])
+    plain = feedback.instructgpt_ppo(**given, ptx=0.0)(work(model, 6, judge=judge))
+    assert "perplexity" not in plain.history
+    assert plain.history["loss"][0] != want.history["loss"][0]
+    part = tmp_path / "x.part"
+    monkeypatch.setattr(feedback, "learned", lambda m: dying(real(m), 2))
+    with pytest.raises(Stop):
+        run(work(model, 6, checkpoint=part, judge=judge))
+    monkeypatch.setattr(feedback, "learned", real)
+    got = run(work(model, 6, checkpoint=part, judge=judge))
+    assert torch.equal(weights(want.model), weights(got.model))
+
+
+def test_the_critic_starts_as_the_reward_model_reads(model):
+    judge = Informed(model)
+    torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[1, 20, 30, 40]])
+    critic = feedback._critic(judge)
+    torch.testing.assert_close(critic(tokens), judge(tokens))  # its ear is still 0
+    assert type(critic) is RewardModel
+
+
+def test_a_harvest_keeps_the_right_and_adds_the_general(model):
+    asks = prompts.skill("sum", 1)
+    run = tools.harvested(asks, source="source", group=6, epochs=1, batch=100)
+    outcome = run(work(model, 20, source=model))
+    assert outcome.answers == 120 and 0 < outcome.notes["kept"] < 1
+    mixed = tools.harvested(
+        asks, source="source", group=6, epochs=1, batch=1, general=0.5
+    )
+    found = mixed(work(model, 20, source=model))
+    kept = round(found.notes["kept"] * 10)
+    assert len(found.history["loss"]) == kept + 2 * 7 and found.answers == 60
+
+
+def test_what_a_harvest_teaches_is_what_was_said(model, monkeypatch):
+    seen = []
+    real = tools.instruct.shuffled
+
+    def looked(shown, **knobs):
+        seen.extend(shown)
+        return real(shown, **knobs)
+
+    monkeypatch.setattr(tools.instruct, "shuffled", looked)
+    run = tools.harvested(prompts.skill("sum", 1), source="source", group=6, epochs=1)
+    run(work(model, 20, source=model))
+    assert seen
+    for task, text in seen:
+        rollout: Rollout = written([task], [text])
+        assert prompts.right_and_reasoned([task], rollout).item() == 1
+
+
+def test_instructgpt_has_the_sizes_and_the_order_of_its_paper():
+    stages = instructgpt.RECIPE.stages
+    assert [(s.name, s.start, s.published) for s in stages] == [
+        ("sft", BASE, 12_725),
+        ("reward", "sft", 33_207),
+        ("ppo", "sft", 31_144),
+    ]
+    assert [s.judges for s in stages] == [False, True, False]
+
+
+def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        tools.instruct,
+        "shuffled",
+        lambda shown, **knobs: seen.append(shown) or iter(()),
+    )
+    monkeypatch.setattr(tools, "_tuned", lambda *given: None)
+    for _ in range(2):
+        tools.demonstrated(epochs=1, lr=1e-3)(work(model, 10))
+    assert seen[0] == seen[1] and len(seen[0]) == 10
+    every = instruct.demonstrations(count=2, seed=0)
+    assert seen[0] == random.Random(0).sample(every, 10)
