@@ -1,5 +1,6 @@
 """Recipes as data, and the engine that runs, keeps, resumes and refuses them."""
 
+import copy
 import dataclasses
 import fcntl
 import json
@@ -16,7 +17,7 @@ import torch
 from lib import checkpoint, instruct
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
-from lib.recipes import engine, feedback, report, tools
+from lib.recipes import engine, feedback, report
 from lib.recipes.folder import Busy
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage
 from lib.train import fit
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def tuned(work):
     """Six updates on as many demonstrations as there are to be."""
     shown = instruct.demonstrations(count=1, seed=work.seed)[: work.amount]
-    model = tools.copied(work.start)
+    model = copy.deepcopy(work.start)
     batches = [instruct.written(*zip(*shown))] * 6
     knobs = {"lr": 1e-3, "checkpoint": work.checkpoint, "every": 2}
     return Outcome(model, fit(model, batches, instruct.sft_loss, **knobs))

@@ -1,5 +1,6 @@
 """Learning from people's rankings as InstructGPT did: a reward model, then PPO on it."""
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,7 +17,6 @@ from lib.losses.reward import k_wise
 from lib.on_policy import lessons
 from lib.recipes.prompts import from_pool, talk
 from lib.recipes.stages import Outcome, Run, Work
-from lib.recipes.tools import copied
 from lib.reward_model import Informed, RewardModel, accuracy, at_last
 from lib.rewards import learned
 from lib.rollout import Rollout
@@ -98,7 +98,7 @@ def instructgpt_ppo(
 
     def run(work: Work) -> Outcome:
         reward_model = work.models[judge]
-        learner = Learner(copied(work.start), _critic(reward_model))
+        learner = Learner(copy.deepcopy(work.start), _critic(reward_model))
         algorithm = ALGORITHMS["PPO"]
         stream = lessons(
             learner,

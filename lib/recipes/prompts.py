@@ -59,7 +59,7 @@ def right_and_reasoned(asked: Sequence[Task], rollout: Rollout) -> Tensor:
 
 
 def by_kind(model: RewardModel, *, weight: float = 1.0) -> Reward:
-    """A verifier where there is one; for open requests a reward model, in its σ units."""
+    """A verifier where there is one; for open requests `weight` times a reward model."""
 
     def reward(asked: Sequence[Task], rollout: Rollout) -> Tensor:
         group = len(rollout) // len(asked)

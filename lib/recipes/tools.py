@@ -5,26 +5,28 @@ shown there; here it is only wired up: where the data comes from, who judges, wh
 left unfinished when the lights go out.
 """
 
+import copy
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-
 from lib import base, direct, evaluate, instruct, rejection, rounds
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import compare
 from lib.lessons import Knobs
 from lib.losses.preference import dpo
-from lib.models.transformer import Transformer
 from lib.on_policy import train
 from lib.recipes.prompts import Asks, from_pool, right_and_reasoned
 from lib.recipes.stages import Outcome, Run, Work
+from lib.reward_model import RewardModel
 from lib.rewards import Reward
 from lib.rollout import Rollout
 from lib.train import fit
+from lib.worlds.tasks import SKILLS
+
+KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
 
 # --- instruction tuning ---------------------------------------------------------------
 
@@ -33,7 +35,7 @@ def demonstrated(*, epochs: int, lr: float, batch: int = 32) -> Run:
     """Supervised fine-tuning on people's answers to tasks of all kinds."""
 
     def run(work: Work) -> Outcome:
-        each = math.ceil(work.amount / 7)  # six skills, and talk
+        each = math.ceil(work.amount / KINDS)
         shown = instruct.demonstrations(count=each, seed=work.seed)
         shown = random.Random(work.seed).sample(shown, work.amount)
         stream = instruct.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
@@ -44,7 +46,7 @@ def demonstrated(*, epochs: int, lr: float, batch: int = 32) -> Run:
 
 def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
     """A copy of the stage's start after these batches."""
-    model = copied(work.start)
+    model = copy.deepcopy(work.start)
     history = fit(
         model,
         batches,
@@ -55,13 +57,6 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
         every=10,
     )
     return Outcome(model, history)
-
-
-def copied(model: Transformer) -> Transformer:
-    """The same weights, in a model of its own."""
-    twin = Transformer(model.config, generator=torch.Generator().manual_seed(0))
-    twin.load_state_dict(model.state_dict())
-    return twin
 
 
 # --- direct alignment -----------------------------------------------------------------
@@ -94,7 +89,7 @@ def preferred(*, beta: float, lr: float, epochs: int = 1, batch: int = 32) -> Ru
 
 def practised(
     asks: Asks,
-    reward: Reward | Callable[[Work], Reward],
+    reward: Reward | Callable[[RewardModel], Reward],
     *,
     algorithm: str = "GRPO",
     updates: int | None = None,
@@ -161,14 +156,12 @@ def harvested(
         best = rounds.passing(rejection.top_per_prompt(rewards), rewards)
         kept = rounds.selected(rollout, best, group=group)
         shown = [
-            (asked[row // group], answer.text)
-            for row, answer in zip(
-                (best[:, 0] * group).tolist(), evaluate.answers(kept)
-            )
+            (asked[prompt], answer.text)
+            for prompt, answer in zip(best[:, 0].tolist(), evaluate.answers(kept))
         ]
         notes = {"kept": len(shown) / len(asked)}
         if general:
-            count = math.ceil(work.amount * general / 7)
+            count = math.ceil(work.amount * general / KINDS)
             shown += instruct.demonstrations(count=count, seed=work.seed)
         stream = instruct.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
         outcome = _tuned(work, list(stream), lr)
