@@ -33,9 +33,7 @@ class Knobs:
 
     group: int = 8  # answers to each prompt
     epochs: int = 1  # updates from one set of answers
-    beta: float = (
-        0.0  # times KL(π ‖ reference), taken off the reward or put in the loss
-    )
+    beta: float = 0.0  # times KL(π ‖ reference), off the reward or in the loss
     max_tokens: int = evaluate.ANSWER
 
     def __post_init__(self) -> None:
@@ -117,9 +115,7 @@ def valued(
     """
     mask, ends = rollout.mask, rollout.ends
     values = critic(rollout.states).masked_fill(~mask, 0)  # (B, T)
-    after = nn.functional.pad(
-        values[:, 1:], (0, 1)
-    )  # V of the next state; 0 at the end
+    after = nn.functional.pad(values[:, 1:], (0, 1))  # V of the next state, or 0
     never = torch.zeros_like(ends)
     credit, returns = gae(paid, values, after, ends, never, gamma=1.0, lam=LAM)
     return whiten(credit, mask), values, returns

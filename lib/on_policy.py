@@ -160,10 +160,9 @@ def train(
                 watch(update, policy)
             yield seen
 
-    source = watched if checkpoint is not None else watched(0)
     history = fit(
         learner,
-        source,
+        watched,
         loss_of(algorithm),
         lr=lr,
         progress=progress,

@@ -145,7 +145,7 @@ def imitate(
     pupil = copy.deepcopy(model)
     history = fit(
         pupil,
-        batches if checkpoint is not None else batches(0),
+        batches,
         sft_loss,
         lr=warm_cosine(plan.lr, updates, warm=min(20, math.ceil(updates / 5))),
         progress=progress,
