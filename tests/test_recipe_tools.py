@@ -1,5 +1,6 @@
 """What the stages of a recipe run: small amounts, and the same answers after a crash."""
 
+import math
 import random
 
 import pytest
@@ -167,6 +168,9 @@ def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
     plain = feedback.instructgpt_ppo(**given, ptx=0.0)(work(model, 6, judge=judge))
     assert "perplexity" not in plain.history
     assert plain.history["loss"][0] != want.history["loss"][0]
+    added = want.history["loss"][0] - plain.history["loss"][0]
+    text = math.log(want.history["perplexity"][0])  # before anything was learnt
+    assert added == pytest.approx(0.5 * text, rel=1e-4)
     part = tmp_path / "x.part"
     monkeypatch.setattr(feedback, "learned", lambda m: dying(real(m), 2))
     with pytest.raises(Stop):
