@@ -54,7 +54,7 @@ test: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout 120 tests notebooks
+	  --nbval-cell-timeout 400 tests notebooks
 
 execute: environment
 	@$(PY) -m tools.address

@@ -118,11 +118,13 @@ def learn(
     watch: Callable[[int, Transformer], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
+    every: int = 100,
 ) -> tuple[Transformer, History]:
     """A copy of the model after `epochs` passes over the rows, in an order from the seed.
 
     The rate is `warm_cosine`'s with its peak at `lr`. `watch(update, policy)` sees the
-    policy before each update and after the last. Also returns the history of `fit`.
+    policy before each update and after the last. Also returns the history of `fit`,
+    which keeps a checkpoint `every` so many updates.
     """
     require.count("epochs", epochs)
     require.count("batch", batch)
@@ -137,7 +139,7 @@ def learn(
             yield rows
 
     rate = warm_cosine(lr, updates, warm=WARM)
-    kept = {"progress": progress, "checkpoint": checkpoint}
+    kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
     history = fit(policy, stream, course.loss, lr=rate, **kept)
     if watch is not None:
         watch(updates, policy)
@@ -158,6 +160,7 @@ def align(
     watch: Callable[[int, Transformer], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
+    every: int = 100,
 ) -> tuple[Transformer, History]:
     """`learn` from pairs with a loss like `dpo`; the model itself is the reference.
 
@@ -167,4 +170,5 @@ def align(
     reference = model if reference is None else reference
     course = compared(pairs, loss, reference, per_token=per_token)
     knobs = {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "watch": watch}
-    return learn(model, course, **knobs, progress=progress, checkpoint=checkpoint)
+    kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
+    return learn(model, course, **knobs, **kept)

@@ -6,10 +6,19 @@ import random
 import pytest
 import torch
 
-from lib import evaluate, instruct, rewards
+from lib import checkpoint, evaluate, instruct, rewards
 from lib.instruct import written
-from lib.recipes import feedback, instructgpt, prompts, tools
-from lib.recipes.stages import BASE, Work
+from lib.recipes import (
+    deepseek_r1,
+    feedback,
+    instructgpt,
+    preferences,
+    prompts,
+    tools,
+    tulu3,
+)
+from lib.recipes.decontaminate import decontaminator
+from lib.recipes.stages import BASE, Outcome, Work
 from lib.reward_model import Informed, RewardModel, score
 from lib.rollout import Rollout
 from lib.worlds import taste
@@ -25,8 +34,8 @@ def weights(model):
     return torch.cat([w.flatten() for w in model.state_dict().values()])
 
 
-def work(model, amount, *, checkpoint=None, **models):
-    return Work({BASE: model, **models}, model, amount, 0, checkpoint, None)
+def work(model, amount, *, checkpoint=None, used=None):
+    return Work(model, used, amount, 0, checkpoint, None)
 
 
 class Stop(Exception):
@@ -53,7 +62,7 @@ def dying(reward, after):
 def test_a_mix_holds_each_kind_in_its_share_and_the_first_takes_the_rest():
     asks = prompts.mixed((0.5, prompts.skill("sum", 1)), (0.3, prompts.talk))
     found = [task.skill for task in asks(9, 0)]
-    assert found == ["sum"] * 7 + ["talk"] * 2
+    assert sorted(found) == ["sum"] * 7 + ["talk"] * 2 and found != sorted(found)
     only = prompts.mixed((0.9, prompts.talk), (0.1, prompts.skill("sum")))
     assert [task.skill for task in only(5, 0)] == ["talk"] * 5
     assert {task.level for task in prompts.skill("sum", 1)(8, 0)} == {1}
@@ -135,9 +144,57 @@ def test_rankings_list_the_best_answer_first(model, monkeypatch):
 
 
 def test_preferences_are_between_two_answers_of_the_model_itself(model):
-    outcome = tools.preferred(beta=5.0, lr=3e-4, batch=4)(work(model, 8))
-    assert outcome.answers == 16 and len(outcome.history["loss"]) == 2
+    run = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    outcome = run(work(model, 8))
+    assert outcome.answers == 4 * preferences.ROWS
+    assert len(outcome.history["loss"]) == 2
     assert outcome.history["margin"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_answer_ranked_first_is_preferred_to_one_of_the_others(model):
+    exact = taste.Annotators(temperature=0.0, error_rate=0.0)
+    asks = prompts.mixed((0.5, prompts.talk), (0.5, prompts.skill("reverse")))
+    pairs, answers = preferences.gathered(
+        model, asks, count=150, seed=3, annotators=exact
+    )
+    assert len(pairs) == 150 and answers % (4 * preferences.ROWS) == 0
+    assert (pairs.chosen_gold > pairs.rejected_gold).all()
+    assert {task.skill for task in pairs.asked} == {"talk", "reverse"}
+    for side in ("chosen", "rejected"):
+        said = evaluate.scores(pairs.asked, getattr(pairs, side))
+        assert torch.equal(said, getattr(pairs, f"{side}_gold"))
+    again, _ = preferences.gathered(model, asks, count=150, seed=3, annotators=exact)
+    assert torch.equal(again.chosen.actions, pairs.chosen.actions)
+
+
+def test_all_answers_of_a_prompt_but_the_first_can_be_rejected(model):
+    exact = taste.Annotators(temperature=0.0, error_rate=0.0)
+    pairs, _ = preferences.gathered(
+        model, prompts.talk, count=100, seed=0, annotators=exact
+    )
+    draw = torch.Generator().manual_seed(0)
+    asked = prompts.talk(preferences.ROWS, 0)
+    rollout = evaluate.ask(model, asked, group=4, generator=draw)
+    gold = evaluate.scores(asked, rollout).reshape(-1, 4)
+    rows, ranks = {}, []
+    for task, row in zip(asked, gold.tolist()):
+        rows.setdefault(task.request, []).append(sorted(row, reverse=True))
+    both = zip(pairs.asked, pairs.chosen_gold.tolist(), pairs.rejected_gold.tolist())
+    for task, chosen, rejected in list(both)[:60]:
+        row = next(r for r in rows[task.request] if r[0] == chosen and rejected in r)
+        ranks.append(row.index(rejected))
+    assert set(ranks) == {1, 2, 3}
+
+
+def test_pairs_of_another_model_can_be_learnt_from(model):
+    other = instruct.instructed_model(seed=0)
+    torch.nn.init.normal_(
+        next(iter(other.parameters())), generator=torch.Generator().manual_seed(1)
+    )
+    run = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    own, off = run(work(model, 8)), run(work(model, 8, used=other))
+    assert off.history["loss"][0] == pytest.approx(own.history["loss"][0], abs=1e-5)
+    assert not torch.equal(weights(own.model), weights(off.model))
 
 
 def test_practice_goes_on_after_a_crash_bit_for_bit(model, tmp_path):
@@ -160,12 +217,12 @@ def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
 ):
     judge = RewardModel(model)
     torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
-    given = {"judge": "judge", "updates": 4, "prompts": 2, "group": 2, "rows": 2}
+    given = {"updates": 4, "prompts": 2, "group": 2, "rows": 2}
     run, real = feedback.instructgpt_ppo(**given), feedback.learned
-    want = run(work(model, 6, judge=judge))
+    want = run(work(model, 6, used=judge))
     assert want.answers == 16 and len(want.history["kl"]) == 4
     assert all(value > 1 for value in want.history["perplexity"])
-    plain = feedback.instructgpt_ppo(**given, ptx=0.0)(work(model, 6, judge=judge))
+    plain = feedback.instructgpt_ppo(**given, ptx=0.0)(work(model, 6, used=judge))
     assert "perplexity" not in plain.history
     assert plain.history["loss"][0] != want.history["loss"][0]
     added = want.history["loss"][0] - plain.history["loss"][0]
@@ -174,10 +231,64 @@ def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
     part = tmp_path / "x.part"
     monkeypatch.setattr(feedback, "learned", lambda m: dying(real(m), 2))
     with pytest.raises(Stop):
-        run(work(model, 6, checkpoint=part, judge=judge))
+        run(work(model, 6, checkpoint=part, used=judge))
     monkeypatch.setattr(feedback, "learned", real)
-    got = run(work(model, 6, checkpoint=part, judge=judge))
+    got = run(work(model, 6, checkpoint=part, used=judge))
     assert torch.equal(weights(want.model), weights(got.model))
+
+
+def kinds(model):
+    """One stage of each kind, with more updates than one checkpoint apart."""
+    sums = prompts.skill("sum", 1)
+    answer = {"prompts": 2, "group": 2, "max_tokens": 8}
+    return {
+        "demonstrated": (tools.demonstrated(epochs=3, lr=1e-3, batch=1), 9, None),
+        "ranked": (feedback.ranked(answers=(2, 3), batch=1), 25, None),
+        "preferred": (
+            preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=1),
+            25,
+            None,
+        ),
+        "practised": (
+            tools.practised(sums, rewards.verified, updates=4, **answer),
+            8,
+            None,
+        ),
+        "harvested": (tools.harvested(sums, epochs=4, batch=1), 12, model),
+        "ppo": (
+            feedback.instructgpt_ppo(updates=4, prompts=2, group=2, rows=2),
+            8,
+            RewardModel(model),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["demonstrated", "ranked", "preferred", "practised", "harvested", "ppo"]
+)
+def test_every_kind_of_stage_goes_on_in_its_middle_bit_for_bit(
+    model, tmp_path, monkeypatch, kind
+):
+    run, amount, used = kinds(model)[kind]
+    whole = run(work(model, amount, used=used))
+    real, saved = checkpoint.save, []
+
+    def dying(place, state):
+        if saved:
+            raise Stop
+        saved.append(place)
+        real(place, state)
+
+    part = tmp_path / "x.part"
+    monkeypatch.setattr(checkpoint, "save", dying)
+    with pytest.raises(Stop):
+        run(work(model, amount, used=used, checkpoint=part))
+    kept = part.stat().st_mtime_ns
+    monkeypatch.setattr(checkpoint, "save", real)
+    found = run(work(model, amount, used=used, checkpoint=part))
+    assert saved == [part] and part.stat().st_mtime_ns > kept
+    assert torch.equal(weights(whole.model), weights(found.model))
+    assert whole.history == found.history and whole.answers == found.answers
 
 
 def test_the_critic_starts_as_the_reward_model_reads(model):
@@ -191,13 +302,11 @@ def test_the_critic_starts_as_the_reward_model_reads(model):
 
 def test_a_harvest_keeps_the_right_and_adds_the_general(model):
     asks = prompts.skill("sum", 1)
-    run = tools.harvested(asks, source="source", group=6, epochs=1, batch=100)
-    outcome = run(work(model, 20, source=model))
+    run = tools.harvested(asks, group=6, epochs=1, batch=100)
+    outcome = run(work(model, 20, used=model))
     assert outcome.answers == 120 and 0 < outcome.notes["kept"] < 1
-    mixed = tools.harvested(
-        asks, source="source", group=6, epochs=1, batch=1, general=0.5
-    )
-    found = mixed(work(model, 20, source=model))
+    mixed = tools.harvested(asks, group=6, epochs=1, batch=1, general=0.5)
+    found = mixed(work(model, 20, used=model))
     kept = round(found.notes["kept"] * 10)
     assert len(found.history["loss"]) == kept + 2 * 7 and found.answers == 60
 
@@ -211,8 +320,8 @@ def test_what_a_harvest_teaches_is_what_was_said(model, monkeypatch):
         return real(shown, **knobs)
 
     monkeypatch.setattr(tools.instruct, "shuffled", looked)
-    run = tools.harvested(prompts.skill("sum", 1), source="source", group=6, epochs=1)
-    run(work(model, 20, source=model))
+    run = tools.harvested(prompts.skill("sum", 1), group=6, epochs=1)
+    run(work(model, 20, used=model))
     assert seen
     for task, text in seen:
         rollout: Rollout = written([task], [text])
@@ -229,6 +338,55 @@ def test_instructgpt_has_the_sizes_and_the_order_of_its_paper():
     assert [s.judges for s in stages] == [False, True, False]
 
 
+def test_tulu3_has_the_sizes_and_the_order_of_its_paper():
+    stages = tulu3.RECIPE.stages
+    assert [(s.name, s.start, s.published, s.uses) for s in stages] == [
+        ("sft", BASE, 939_344, None),
+        ("dpo", "sft", 271_409, None),
+        ("rlvr", "dpo", 29_946, None),
+    ]
+
+
+def test_deepseek_r1_has_the_stages_of_its_paper_and_trains_them_from_its_models():
+    stages = deepseek_r1.RECIPE.stages
+    assert [(s.name, s.start, s.uses) for s in stages] == [
+        ("zero", BASE, None),
+        ("cold", BASE, "zero"),
+        ("reasoning", "cold", None),
+        ("sft", BASE, "reasoning"),
+        ("reward", "sft", None),
+        ("r1", "sft", "reward"),
+    ]
+    assert stages[0].published == 32 * 10_400 and stages[3].published == 800_000
+
+
+def test_what_is_too_near_to_the_evaluations_is_drawn_again():
+    held_out = evaluate.exam(count=prompts.EXAM)
+    near = decontaminator(held_out)
+    asks = prompts.clean(prompts.skill("sum"))
+    found = asks(200, 0)
+    assert len(found) == 200 and not any(map(near, found))
+    assert any(map(near, prompts.skill("sum")(200, 0)))
+    with pytest.raises(ValueError, match="^asks: got 0 clean tasks, wanted 5"):
+        prompts.clean(lambda count, seed: held_out[:count])(5, 0)
+
+
+def test_clean_demonstrations_lack_what_is_too_near(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        tools.instruct,
+        "shuffled",
+        lambda shown, **knobs: seen.append(shown) or iter(()),
+    )
+    outcome = Outcome(model, {})
+    monkeypatch.setattr(tools, "_tuned", lambda *given: outcome)
+    for clean in (False, True):
+        found = tools.demonstrated(epochs=1, lr=1e-3, clean=clean)(work(model, 350))
+    near = decontaminator(evaluate.exam(count=prompts.EXAM))
+    assert seen[1] == [shown for shown in seen[0] if not near(shown[0])]
+    assert 0 < found.notes["kept"] == len(seen[1]) / 350 < 1
+
+
 def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -236,7 +394,7 @@ def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
         "shuffled",
         lambda shown, **knobs: seen.append(shown) or iter(()),
     )
-    monkeypatch.setattr(tools, "_tuned", lambda *given: None)
+    monkeypatch.setattr(tools, "_tuned", lambda *given: Outcome(model, {}))
     for _ in range(2):
         tools.demonstrated(epochs=1, lr=1e-3)(work(model, 10))
     assert seen[0] == seen[1] and len(seen[0]) == 10

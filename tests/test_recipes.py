@@ -56,6 +56,15 @@ def weights(model):
 def test_a_stage_takes_its_published_size_times_the_scale_rounded_down():
     sizes = {
         "instructgpt": {"sft": 127, "reward": 332, "ppo": 311},
+        "tulu3": {"sft": 9393, "dpo": 2714, "rlvr": 299},
+        "deepseek_r1": {
+            "zero": 3328,
+            "cold": 50,
+            "reasoning": 3328,
+            "sft": 8000,
+            "reward": 660,
+            "r1": 544,
+        },
     }
     for name, wanted in sizes.items():
         found = {s.name: s.amount(0.01) for s in command.recipe(name).stages}
@@ -87,6 +96,12 @@ def test_without_a_stage_those_after_it_start_from_where_it_started():
     assert [s.start for s in three.without("three").stages] == [BASE, "one"]
     with pytest.raises(ValueError, match="^name: got 'four'"):
         three.without("four")
+    used = three.changed("three", uses="one")
+    with pytest.raises(ValueError, match="^name: got 'one', which 'three' uses"):
+        used.without("one")
+    with pytest.raises(ValueError, match="^uses: got 'four'"):
+        three.changed("three", uses="four")
+    assert used.stage("three").uses == "one"
     assert TWO.changed("two", published=7).stages[1].published == 7
     assert TWO.changed("two", published=7).stages[0] is TWO.stages[0]
 
@@ -118,6 +133,29 @@ def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_p
     assert [r.resumed for r in again.results] == [False, True, True]
     assert again.results[2].scores == kept.results[2].scores
     assert not list((tmp_path / "stages").glob("*.part"))
+
+
+def test_a_changed_recipe_is_run_from_its_first_other_stage_on():
+    before = engine.run(TWO, scale=0.01)
+    begun = []
+
+    def noted(work):
+        begun.append(work.amount)
+        return tuned(work)
+
+    told = []
+    other = TWO.changed("two", run=noted, published=300)
+    found = engine.rerun(before, other, told=told.append)
+    assert begun == [3] and [r.stage for r in told] == ["two"]
+    assert found.models["one"] is before.models["one"]
+    assert found.results[:2] == before.results[:2] and found.result("two") == told[0]
+    assert found.recipe is other and (found.scale, found.seed) == (0.01, 0)
+    first = engine.rerun(before, TWO.without("one"))
+    assert [r.stage for r in first.results] == [BASE, "two"]
+    whole = engine.run(TWO.without("one"), scale=0.01)
+    assert torch.equal(weights(first.models["two"]), weights(whole.models["two"]))
+    with pytest.raises(ValueError, match="^stage: got 'one'"):
+        first.result("one")
 
 
 class Stop(Exception):
@@ -278,6 +316,8 @@ def test_the_command_writes_a_table_the_curves_and_the_samples(
     table = (tmp_path / "results.md").read_text()
     assert "| skill | base | one | two |" in table and "| talk |" in table
     assert engine.prompts()[0].request in (tmp_path / "samples.md").read_text()
+    curves = (tmp_path / "curves.svg").read_text()
+    assert curves.startswith("<svg") and curves.endswith("</svg>\n")
     found = json.loads((tmp_path / "results.json").read_text())
     assert [len(r["history"].get("loss", [])) for r in found] == [0, 6, 6]
     assert command.main(["instructgpt", "--out", str(tmp_path), "--resume"]) == 0

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from tools import notebooks
 
 AT_ONCE = 2
-SECONDS_PER_CELL = 120
+SECONDS_PER_CELL = 400
 ENVIRONMENT = {  # what a kernel sees here, under nbval and in CI alike
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -51,14 +51,13 @@ FLOORS = [
     ["packing", "rewards", "worked", "lessons"],
     ["regularised", "on_policy", "rounds"],
     ["ladder"],
-    ["recipes.stages"],
-    ["recipes.prompts", "recipes.folder"],
-    ["recipes.tools"],
+    ["recipes.stages", "recipes.decontaminate"],
+    ["recipes.prompts", "recipes.folder", "recipes.published"],
+    ["recipes.tools", "recipes.preferences"],
     ["recipes.feedback"],
-    ["recipes.instructgpt"],
+    ["recipes.instructgpt", "recipes.tulu3", "recipes.deepseek_r1"],
     ["recipes.engine"],
     ["recipes.report"],
-    ["recipes.__main__"],
 ]
 ANNEX = [
     "checks",
@@ -66,6 +65,8 @@ ANNEX = [
     "frames",
     "listing",
     "picture",
+    "recipes.__main__",
+    "recipes.drawing",
     "widgets",
 ]  # for notebooks
 

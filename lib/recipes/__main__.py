@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
+from lib import figures, picture
 from lib.checkpoint import CheckpointError
-from lib.recipes import engine, report
-from lib.recipes.folder import Busy
+from lib.recipes import drawing, engine, report
+from lib.recipes.folder import Busy, written
 from lib.recipes.stages import Recipe
 
-NAMES = ("instructgpt",)
+NAMES = ("instructgpt", "tulu3", "deepseek_r1")
 
 
 def recipe(name: str) -> Recipe:
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             told=told,
         )
         files = report.write(Path(asked.out), chosen, results)
+        figures.use_style()
+        files.append(Path(asked.out) / "curves.svg")
+        written(files[-1], picture.svg(drawing.curves(results)))
     except (ValueError, CheckpointError, Busy, OSError) as error:
         return _refused(str(error))
     except KeyboardInterrupt:

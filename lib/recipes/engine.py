@@ -11,7 +11,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,13 +21,15 @@ from lib import checkpoint, evaluate, require
 from lib.base import base_model
 from lib.checkpoint import CheckpointError
 from lib.recipes.folder import Folder, manifest
+from lib.recipes.prompts import EXAM
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage, Work
 from lib.reward_model import Informed, RewardModel
-from lib.rewards import reasoned
+from lib.rewards import reasoned, verified
 from lib.worlds import taste
 from lib.worlds.tasks import Task, tasks
 
-ASKED = 48  # held-out tasks of each skill, after each stage
+ASKED = EXAM
+SHORT = (1, 2)  # levels of the sums whose working is looked at
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,16 @@ class Result:
 class Run:
     """All of it: the models by the names of their stages, BASE first, and the results."""
 
+    recipe: Recipe
+    scale: float
+    seed: int
     models: Mapping[str, nn.Module]
     results: tuple[Result, ...]  # the first is of BASE
+
+    def result(self, stage: str) -> Result:
+        """What this stage has come to."""
+        require.one_of("stage", stage, [result.stage for result in self.results])
+        return next(result for result in self.results if result.stage == stage)
 
 
 def run(
@@ -70,33 +80,75 @@ def run(
     goes on with it; a run of another recipe, scale, seed or code is refused.
     """
     require.count("seed", seed, least=0)
-    amounts = {stage.name: stage.amount(scale) for stage in recipe.stages}
+    for stage in recipe.stages:
+        stage.amount(scale)
     with contextlib.ExitStack() as held:
         folder = None if out is None else Folder(Path(out))
         if folder is not None:
             held.enter_context(folder.alone())
             folder.open(manifest(recipe, scale, seed), resume=resume)
-        models: dict[str, nn.Module] = {BASE: base_model()}
-        results = [_measured(BASE, models[BASE])]
+        base = base_model()
+        first = _measured(BASE, base)
         if told is not None:
-            told(results[0])
-        for number, stage in enumerate(recipe.stages, 1):
-            title = f"{number}/{len(recipe.stages)} {stage.title}" if progress else None
-            place = None if folder is None else folder.stage(number, stage)
-            work = Work(
-                models,
-                models[stage.start],
-                amounts[stage.name],
-                seed,
-                None if place is None else place.with_suffix(".part"),
-                title,
-            )
-            model, result = _done(place, stage, work) or _do(place, stage, work)
-            models[stage.name] = model
-            results.append(result)
-            if told is not None:
-                told(result)
-    return Run(models, tuple(results))
+            told(first)
+        begun = Run(recipe, scale, seed, {BASE: base}, (first,))
+        return _onward(begun, folder, progress=progress, told=told)
+
+
+def rerun(
+    before: Run,
+    recipe: Recipe,
+    *,
+    progress: bool = False,
+    told: Callable[[Result], None] | None = None,
+) -> Run:
+    """The same run with a recipe that differs: from its first other stage on.
+
+    What comes before that is taken over from `before`, models and results.
+    """
+    same = 0
+    for one, other in zip(before.recipe.stages, recipe.stages):
+        if one != other:
+            break
+        same += 1
+    names = [BASE, *(stage.name for stage in recipe.stages[:same])]
+    models = {name: before.models[name] for name in names}
+    results = tuple(before.result(name) for name in names)
+    begun = Run(recipe, before.scale, before.seed, models, results)
+    return _onward(begun, None, progress=progress, told=told)
+
+
+def _onward(
+    begun: Run,
+    folder: Folder | None,
+    *,
+    progress: bool,
+    told: Callable[[Result], None] | None,
+) -> Run:
+    """The run with those stages that it lacks."""
+    models, results, stages = (
+        dict(begun.models),
+        list(begun.results),
+        begun.recipe.stages,
+    )
+    for number, stage in enumerate(stages[len(results) - 1 :], len(results)):
+        place = None if folder is None else folder.stage(number, stage)
+        work = Work(
+            start=models[stage.start],
+            used=None if stage.uses is None else models[stage.uses],
+            amount=stage.amount(begun.scale),
+            seed=begun.seed,
+            checkpoint=None if place is None else place.with_suffix(".part"),
+            progress=f"{number}/{len(stages)} {stage.title}" if progress else None,
+        )
+        model, result = _done(place, stage, work, models[BASE]) or _do(
+            place, stage, work
+        )
+        models[stage.name] = model
+        results.append(result)
+        if told is not None:
+            told(result)
+    return replace(begun, models=models, results=tuple(results))
 
 
 def prompts() -> list[Task]:
@@ -130,7 +182,7 @@ def _do(place: Path | None, stage: Stage, work: Work) -> tuple[nn.Module, Result
 
 
 def _done(
-    place: Path | None, stage: Stage, work: Work
+    place: Path | None, stage: Stage, work: Work, base: nn.Module
 ) -> tuple[nn.Module, Result] | None:
     """What a finished stage left, or None."""
     if place is None or not place.exists():
@@ -140,9 +192,9 @@ def _done(
     try:
         kind, found = state["kind"], state["result"]
         if kind in kinds:
-            model = kinds[kind](work.models[BASE])
+            model = kinds[kind](base)
         else:
-            model = copy.deepcopy(work.models[BASE])
+            model = copy.deepcopy(base)
         model.load_state_dict(state["model"])
         if found["stage"] != stage.name or found["amount"] != work.amount:
             wrong = f"{found['amount']} {found['unit']} of {found['stage']!r}"
@@ -167,14 +219,16 @@ def _look(part: Path | None) -> tuple[int, int] | None:
 
 
 def scores(policy: nn.Module) -> dict[str, float]:
-    """The skills table's column on held-out tasks, and how sums are answered.
+    """The skills table's column on held-out tasks, and how short sums are answered.
 
-    "format": share of sums worked in true steps inside <think>; "length": their tokens.
+    "short sum": the share that is right, of sums of two or three numbers; "format": that
+    is worked in true steps inside <think>; "length": tokens of these answers.
     """
     found = evaluate.skills(policy, count=ASKED)
-    asked = tasks("sum", count=ASKED, seed=1, split="test")
+    asked = tasks("sum", count=ASKED, seed=1, split="test", levels=SHORT)
     draw = torch.Generator().manual_seed(1)
     rollout = evaluate.ask(policy, asked, generator=draw)
+    found["short sum"] = verified(asked, rollout).mean().item()
     found["format"] = reasoned(asked, rollout).mean().item()
     found["length"] = rollout.lengths.double().mean().item()
     return found

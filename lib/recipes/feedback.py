@@ -18,7 +18,7 @@ from lib.on_policy import lessons
 from lib.recipes.prompts import from_pool, talk
 from lib.recipes.stages import Outcome, Run, Work
 from lib.reward_model import Informed, RewardModel, accuracy, at_last
-from lib.rewards import learned
+from lib.rewards import Reward, learned
 from lib.rollout import Rollout
 from lib.train import fit
 from lib.worlds.corpus import documents
@@ -32,12 +32,13 @@ def ranked(
     answers: Sequence[int] = range(4, 10),
     lr: float = 2e-3,
     batch: int = 8,
+    epochs: int = 1,
     annotators: Annotators = PEOPLE,
 ) -> Run:
     """A reward model from rankings of K answers to a prompt (InstructGPT).
 
     A batch is `batch` prompts of one K, drawn from `answers`; all C(K, 2) pairs of a
-    prompt are one element of the loss. One epoch.
+    prompt are one element of the loss. Pairs are rankings of two.
     """
 
     def run(work: Work) -> Outcome:
@@ -53,7 +54,8 @@ def ranked(
             rows = order + torch.arange(len(some)).unsqueeze(1) * size
             batches.append((rollout.rows(rows.flatten()), size))
             written += len(rollout)
-        model = Informed(work.start)
+        order = [draw.sample(batches, len(batches)) for _ in range(epochs)]
+        batches, model = sum(order, []), Informed(work.start)
         history = fit(
             model,
             batches,
@@ -81,7 +83,6 @@ def _ranking_loss(model: RewardModel, batch: tuple[Rollout, int]) -> Loss:
 
 def instructgpt_ppo(
     *,
-    judge: str,
     updates: int,
     prompts: int = 16,
     group: int = 4,
@@ -89,21 +90,24 @@ def instructgpt_ppo(
     beta: float = 0.02,
     ptx: float = 0.5,
     rows: int = 8,
+    reward: Reward | None = None,
 ) -> Run:
-    """PPO against a reward model, whose copy starts the critic; `ptx` > 0 mixes in text.
+    """PPO against the reward model that the stage uses, whose copy starts the critic.
+
+    A `reward` takes its place (the critic then starts as the policy does, untaught).
 
     The loss is PPO's plus `ptx` times that of pretraining on as many rows of old text
     (PPO-ptx; Ouyang et al. 2022, Eq. 2).
     """
 
     def run(work: Work) -> Outcome:
-        reward_model = work.models[judge]
-        learner = Learner(copy.deepcopy(work.start), _critic(reward_model))
+        judge = RewardModel(work.start) if reward is not None else work.used
+        learner = Learner(copy.deepcopy(work.start), _critic(judge))
         algorithm = ALGORITHMS["PPO"]
         stream = lessons(
             learner,
             algorithm,
-            learned(reward_model),
+            learned(judge) if reward is None else reward,
             from_pool(talk(work.amount, work.seed), prompts, work.seed),
             seed=work.seed,
             updates=updates,

@@ -7,6 +7,10 @@ prompt of PPO each count once. The published PPO saw each prompt about eight tim
 from lib.recipes.feedback import instructgpt_ppo, ranked
 from lib.recipes.stages import BASE, Recipe, Stage
 from lib.recipes.tools import demonstrated
+from lib.rewards import gold
+from lib.worlds.taste import Annotators
+
+UPDATES = 40
 
 RECIPE = Recipe(
     name="instructgpt",
@@ -39,7 +43,20 @@ RECIPE = Recipe(
             start="sft",
             published=31_144,
             unit="prompts",
-            run=instructgpt_ppo(judge="reward", updates=40),
+            run=instructgpt_ppo(updates=UPDATES),
+            uses="reward",
         ),
     ),
 )
+
+ABLATIONS = {
+    "no SFT": RECIPE.without("sft"),
+    "coins for rankings": RECIPE.changed(
+        "reward", run=ranked(annotators=Annotators(error_rate=1.0))
+    ),
+    "gold for the reward model": RECIPE.changed(
+        "ppo", run=instructgpt_ppo(updates=UPDATES, reward=gold)
+    ),
+    "no KL": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, beta=0.0)),
+    "no ptx": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, ptx=0.0)),
+}

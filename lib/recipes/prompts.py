@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lib import evaluate, require
 from lib.on_policy import Ask
+from lib.recipes.decontaminate import decontaminator
 from lib.reward_model import RewardModel
 from lib.rewards import Reward, judge, learned, reasoned, verified
 from lib.rollout import Rollout
 from lib.worlds import taste
-from lib.worlds.tasks import Task, tasks
+from lib.worlds.tasks import SKILLS, Task, tasks
+
+EXAM = 128  # held-out tasks of each skill: what is measured after every stage
+TRIES = 20  # to find as many clean tasks as were asked for
 
 Asks = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
 
@@ -30,15 +35,40 @@ def skill(name: str, *levels: int) -> Asks:
 
 
 def mixed(*parts: tuple[float, Asks]) -> Asks:
-    """Tasks of several kinds, in these shares; the first takes what is left over."""
+    """Tasks of several kinds, in these shares, shuffled; the first takes what is over."""
 
     def asks(count: int, seed: int) -> Sequence[Task]:
         counts = [math.floor(share * count) for share, _ in parts]
         counts[0] += count - sum(counts)
         found = [ask(n, seed) for n, (_, ask) in zip(counts, parts) if n]
-        return sum(map(list, found), [])
+        together = sum(map(list, found), [])
+        return random.Random(f"mixed {seed}").sample(together, count)
 
     return asks
+
+
+def skills() -> Asks:
+    """Tasks of every skill, equally many."""
+    return mixed(*((1 / len(SKILLS), skill(name)) for name in SKILLS))
+
+
+def clean(asks: Asks, held_out: Sequence[Task] | None = None) -> Asks:
+    """The same without what is too near to a held-out task, as many as asked for.
+
+    By default to those on which recipes are measured.
+    """
+    held_out = evaluate.exam(count=EXAM) if held_out is None else held_out
+    near = decontaminator(held_out)
+
+    def found(count: int, seed: int) -> Sequence[Task]:
+        kept: list[Task] = []
+        for attempt in range(TRIES):
+            kept += [t for t in asks(count, seed + 7919 * attempt) if not near(t)]
+            if len(kept) >= count:
+                return kept[:count]
+        require.refuse("asks", f"{len(kept)} clean tasks", f"{count} in {TRIES} tries")
+
+    return found
 
 
 def from_pool(pool: Sequence[Task], count: int, seed: int) -> Ask:

@@ -22,8 +22,8 @@ BASE = "base"  # the model that every recipe starts from
 class Work:
     """What a stage is given."""
 
-    models: Mapping[str, nn.Module]  # what earlier stages made, and BASE
-    start: nn.Module  # the one of them that is to be trained
+    start: nn.Module  # the model that is to be trained
+    used: nn.Module | None  # the other model that the stage needs: a judge, a teacher
     amount: int  # of the stage's data
     seed: int
     checkpoint: Path | None  # where unfinished training is kept; None: nowhere
@@ -54,6 +54,7 @@ class Stage:
     published: int  # size of its data in the paper
     unit: str  # of which: "demonstrations"
     run: Run
+    uses: str | None = None  # the stage whose model judges or teaches, if one does
     judges: bool = False  # makes a reward model, not a policy
 
     def amount(self, scale: float) -> int:
@@ -79,20 +80,34 @@ class Recipe:
         known = [BASE]
         for stage in self.stages:
             require.one_of("start", stage.start, known)
+            if stage.uses is not None:
+                require.one_of("uses", stage.uses, known)
             if stage.name in known:
                 require.refuse("name", f"{stage.name!r} twice", "one name for a stage")
             known.append(stage.name)
 
     def without(self, name: str) -> "Recipe":
-        """The recipe with one stage skipped: who started from it, starts from its start."""
-        require.one_of("name", name, [stage.name for stage in self.stages])
-        start = next(stage.start for stage in self.stages if stage.name == name)
+        """The recipe with one stage skipped: who started from it, starts from its start.
+
+        A stage that another one uses cannot be skipped: change the other one first.
+        """
+        start = self.stage(name).start
+        users = [stage.name for stage in self.stages if stage.uses == name]
+        if users:
+            require.refuse(
+                "name", f"{name!r}, which {users[0]!r} uses", "another stage"
+            )
         kept = (stage for stage in self.stages if stage.name != name)
         rest = tuple(replace(s, start=start) if s.start == name else s for s in kept)
         return replace(self, stages=rest)
 
     def changed(self, name: str, **fields: object) -> "Recipe":
         """The recipe with some fields of one stage replaced."""
-        require.one_of("name", name, [stage.name for stage in self.stages])
+        self.stage(name)
         every = (replace(s, **fields) if s.name == name else s for s in self.stages)
         return replace(self, stages=tuple(every))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name."""
+        require.one_of("name", name, [stage.name for stage in self.stages])
+        return next(stage for stage in self.stages if stage.name == name)

@@ -10,15 +10,13 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
-from lib import base, direct, evaluate, instruct, rejection, rounds
+from lib import base, evaluate, instruct, rejection, rounds
 from lib.algorithms import ALGORITHMS
-from lib.comparisons import compare
 from lib.lessons import Knobs
-from lib.losses.preference import dpo
 from lib.on_policy import train
-from lib.recipes.prompts import Asks, from_pool, right_and_reasoned
+from lib.recipes.decontaminate import decontaminator
+from lib.recipes.prompts import EXAM, Asks, from_pool, right_and_reasoned
 from lib.recipes.stages import Outcome, Run, Work
 from lib.reward_model import RewardModel
 from lib.rewards import Reward
@@ -31,15 +29,25 @@ KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
 # --- instruction tuning ---------------------------------------------------------------
 
 
-def demonstrated(*, epochs: int, lr: float, batch: int = 32) -> Run:
-    """Supervised fine-tuning on people's answers to tasks of all kinds."""
+def demonstrated(
+    *, epochs: int, lr: float, batch: int = 32, clean: bool = False
+) -> Run:
+    """Supervised fine-tuning on people's answers to tasks of all kinds.
+
+    With `clean`, those that are too near to a held-out task are left out of `amount`.
+    """
 
     def run(work: Work) -> Outcome:
         each = math.ceil(work.amount / KINDS)
         shown = instruct.demonstrations(count=each, seed=work.seed)
         shown = random.Random(work.seed).sample(shown, work.amount)
+        if clean:
+            near = decontaminator(evaluate.exam(count=EXAM))
+            shown = [(task, answer) for task, answer in shown if not near(task)]
         stream = instruct.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
-        return _tuned(work, list(stream), lr)
+        outcome = _tuned(work, list(stream), lr)
+        notes = {"kept": len(shown) / work.amount} if clean else {}
+        return replace(outcome, notes=notes)
 
     return run
 
@@ -59,31 +67,6 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
     return Outcome(model, history)
 
 
-# --- direct alignment -----------------------------------------------------------------
-
-
-def preferred(*, beta: float, lr: float, epochs: int = 1, batch: int = 32) -> Run:
-    """Length-normalised DPO on preferences between answers of the model itself."""
-
-    def run(work: Work) -> Outcome:
-        pairs = compare(work.start, count=work.amount, seed=work.seed)
-        model, history = direct.align(
-            work.start,
-            pairs,
-            partial(dpo, beta=beta),
-            epochs=epochs,
-            lr=lr,
-            batch=batch,
-            seed=work.seed,
-            per_token=True,
-            progress=work.progress,
-            checkpoint=work.checkpoint,
-        )
-        return Outcome(model, history, 2 * work.amount)
-
-    return run
-
-
 # --- reinforcement learning -----------------------------------------------------------
 
 
@@ -91,6 +74,7 @@ def practised(
     asks: Asks,
     reward: Reward | Callable[[RewardModel], Reward],
     *,
+    judged: bool = False,
     algorithm: str = "GRPO",
     updates: int | None = None,
     prompts: int = 16,
@@ -98,23 +82,22 @@ def practised(
     lr: float = 2e-3,
     beta: float = 0.0,
     max_tokens: int = evaluate.ANSWER,
-    needs: str | None = None,
 ) -> Run:
     """Policy gradients on a pool of `amount` tasks; the stage's start is the reference.
 
-    Without `updates`, as many as ask each task once. With `needs`, the reward is made
-    from the reward model of that stage.
+    Without `updates`, as many as ask each task once. If it is `judged`, the reward is
+    made from the reward model that the stage uses.
     """
 
     def run(work: Work) -> Outcome:
         pool = asks(work.amount, work.seed)
-        judged = reward if needs is None else reward(work.models[needs])
+        rule = reward(work.used) if judged else reward
         knobs = Knobs(group=group, beta=beta, max_tokens=max_tokens)
         count = max(1, work.amount // prompts) if updates is None else updates
         model, history = train(
             work.start,
             ALGORITHMS[algorithm],
-            judged,
+            rule,
             from_pool(pool, prompts, work.seed),
             seed=work.seed,
             updates=count,
@@ -134,14 +117,13 @@ def practised(
 def harvested(
     asks: Asks,
     *,
-    source: str,
     group: int = 4,
     general: float = 0.0,
     epochs: int = 2,
     lr: float = 3e-3,
     batch: int = 32,
 ) -> Run:
-    """Right, well-reasoned answers of `source`'s model, imitated by the stage's start.
+    """Right, well-reasoned answers of the model that the stage uses, imitated.
 
     One a task, of `amount` tasks; what nobody answered well is left out. `general` is
     the share of people's answers to tasks of all kinds that is mixed in.
@@ -151,7 +133,7 @@ def harvested(
         asked = asks(round(work.amount * (1 - general)), work.seed)
         plan = rounds.Plan(group=group)
         rollout, rewards = rounds.harvest(
-            work.models[source], right_and_reasoned, asked, seed=work.seed, plan=plan
+            work.used, right_and_reasoned, asked, seed=work.seed, plan=plan
         )
         best = rounds.passing(rejection.top_per_prompt(rewards), rewards)
         kept = rounds.selected(rollout, best, group=group)
