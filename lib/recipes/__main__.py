@@ -59,10 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress=True,
             told=told,
         )
-        files = report.write(Path(asked.out), chosen, results)
-        figures.use_style()
-        files.append(Path(asked.out) / "curves.svg")
-        written(files[-1], picture.svg(drawing.curves(results)))
+        files = _keep(Path(asked.out), chosen, results)
     except (ValueError, CheckpointError, Busy, OSError) as error:
         return _refused(str(error))
     except KeyboardInterrupt:
@@ -86,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run that is in --out")
     add("--device", default="cpu", help="where it runs: cpu")
     return parser
+
+
+def _keep(folder: Path, chosen: Recipe, results: list[engine.Result]) -> list[Path]:
+    """The table, the answers and the curves of a run, as text and as a picture."""
+    figures.use_style()
+    place = folder / "curves.svg"
+    written(place, picture.svg(drawing.curves(results)))
+    return [*report.write(folder, chosen, results), place]
 
 
 def _list(chosen: Recipe, scale: float) -> None:

@@ -1,0 +1,251 @@
+"""What chapter 14 claims: figures with sources, and what a token costs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.models.transformer import Config, Transformer
+from lib.recipes import deepseek_r1, instructgpt, tulu3
+from lib.recipes.published import LECTURE, RECIPES, facts, find
+from tools import notebooks, record_scale
+
+RECORD = json.loads(record_scale.PLACE.read_text("utf-8"))
+TASKS = ("SFT", "DPO", "GRPO, sampling", "GRPO, learning")
+GROWING = [m for name, m in RECORD["models"].items() if name != "64 x 16"]
+DAY = 86_400e15
+PAGE = notebooks.read(notebooks.ROOT / "notebooks" / "14_evolution_of_scale.ipynb")
+PROSE = "\n".join(c.source for c in PAGE.cells if c.cell_type == "markdown")
+
+
+def number(*name, **source):
+    return find(*name, **source).number
+
+
+def counted(work):
+    with FlopCounterMode(display=False) as counter:
+        done = work()
+    return counter.get_total_flops(), done
+
+
+# ------------------------------------------------------------- the lecture, corrected
+
+
+def test_two_of_the_lectures_six_sizes_are_right():
+    off = {}
+    for fact in facts():
+        if fact.paper == LECTURE and fact.what == "size":
+            ratio = fact.number / number(fact.recipe, fact.stage, "size")
+            if not math.isnan(ratio):
+                off[fact.recipe, fact.stage] = ratio
+    assert len(off) == 6
+    assert sum(0.7 < ratio < 1.5 for ratio in off.values()) == 2
+    assert sum(ratio > 3 for ratio in off.values()) == 3
+    assert sum(ratio < 0.4 for ratio in off.values()) == 1
+
+
+def test_the_lectures_cold_start_and_its_mixture_are_not_the_papers():
+    r1 = "deepseek_r1"
+    assert number(r1, "cold", "size", paper=LECTURE) == 100_000
+    assert find(r1, "cold", "size").value == "thousands"
+    general = number(r1, "sft", "general") / number(r1, "sft", "size")
+    assert round(general, 2) == 0.22
+    assert number(r1, "sft", "general share", paper=LECTURE) == 0.25
+
+
+def test_the_steps_of_r1s_first_rl_stage_are_not_published():
+    assert find("deepseek_r1", "reasoning", "size").value is None
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_figure_of_a_correction_on_the_page_is_in_the_file(recipe):
+    sizes = [f for f in facts(recipe) if f.paper != LECTURE and f.what == "size"]
+    numbers = [f"{f.value:,}" for f in sizes if not math.isnan(f.number)]
+    assert sum(each in PROSE for each in numbers) >= 2
+
+
+# ------------------------------------------------- does the sentence hold: data, stages
+
+
+def test_data_grew_to_tulu_and_not_from_there():
+    sft = [number(recipe, "sft", "size") for recipe in RECIPES]
+    assert 70 < sft[1] / sft[0] < 75
+    assert sft[2] < sft[1]
+    pairs = number("tulu3", "dpo", "size"), number("deepseek_r1", "reward", "size")
+    assert 0.2 < pairs[1] / pairs[0] < 0.25
+
+
+def test_r1s_cold_start_is_smaller_than_instructgpts_demonstrations():
+    # "thousands": of which the recipe here makes 5,000
+    assert deepseek_r1.RECIPE.stage("cold").published < number(
+        "instructgpt", "sft", "size"
+    )
+
+
+def test_tulus_rl_was_smaller_than_instructgpts_and_r1s_larger():
+    tulu = number("tulu3", "rlvr", "answers", version="arXiv v5")
+    gpt = number("instructgpt", "ppo", "answers")
+    r1 = sum(number("deepseek_r1", stage, "answers") for stage in ("zero", "r1"))
+    assert number("tulu3", "rlvr", "size") < number("instructgpt", "ppo", "size")
+    assert tulu < gpt and 24 < r1 / gpt < 25
+
+
+def test_the_recipes_here_have_three_three_and_six_stages():
+    modules = instructgpt, tulu3, deepseek_r1
+    assert [len(module.RECIPE.stages) for module in modules] == [3, 3, 6]
+
+
+# ----------------------------------------------------------------- what a token costs
+
+
+@pytest.mark.parametrize("width, layers", [(32, 1), (64, 2), (48, 3)])
+def test_reading_a_token_is_two_operations_a_weight_and_backward_twice_that(
+    width, layers
+):
+    config = Config(vocabulary=50, width=width, layers=layers, hidden=2 * width)
+    model = Transformer(config, generator=torch.Generator().manual_seed(0))
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    forward, logits = counted(lambda: model(torch.zeros(3, 20, dtype=torch.long)))
+    backward, _ = counted(logits.sum().backward)
+    assert forward == 2 * matrices * 60
+    assert backward == 2 * forward
+
+
+def test_learning_through_frozen_weights_saves_a_third_and_not_two():
+    layer = torch.nn.Linear(20, 30, bias=False).requires_grad_(False)
+    x = torch.randn(7, 20, requires_grad=True)
+    forward, out = counted(lambda: layer(x))
+    backward, _ = counted(out.sum().backward)
+    assert backward == forward
+
+
+def test_the_record_was_made_for_seven_models_from_20_thousand_to_5_million_weights():
+    weights = [model["weights"] for model in RECORD["models"].values()]
+    assert len(weights) == 7
+    assert min(weights) == pytest.approx(20_000, rel=0.05)
+    assert max(weights) == pytest.approx(5_300_000, rel=0.05)
+    for model in RECORD["models"].values():
+        assert all(len(model[task]["seconds"]) == 5 for task in TASKS)
+
+
+@pytest.mark.parametrize(
+    "task, rule, spread",
+    [("SFT", 6, 0.02), ("DPO", 8, 0.2), ("GRPO, learning", 8, 0.1)],
+)
+def test_counted_operations_are_those_of_the_rule(task, rule, spread):
+    for model in RECORD["models"].values():
+        each = model[task]["flops"] / model["weights"] / model[task]["tokens"]
+        assert each == pytest.approx(rule, rel=spread)
+
+
+def test_sampling_comes_nearer_to_two_as_models_grow_wider():
+    each = [
+        m["GRPO, sampling"]["flops"] / m["weights"] / m["GRPO, sampling"]["tokens"]
+        for m in GROWING
+    ]
+    assert each == sorted(each, reverse=True)
+    assert 2 < each[-1] < 2.2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_seconds_grow_more_slowly_than_weights_and_faster_at_the_end(task):
+    weights = np.log([model["weights"] for model in GROWING])
+    seconds = np.log([model[task]["seconds"] for model in GROWING])
+    slopes = [np.polyfit(weights, each, 1)[0] for each in seconds.T]
+    best = seconds.min(1)
+    end = (best[-1] - best[-2]) / (weights[-1] - weights[-2])
+    assert 0.5 < min(slopes) and max(slopes) < 0.75
+    assert max(slopes) - min(slopes) < 0.1
+    assert 0.8 <= end < 1
+
+
+def test_sampling_is_a_smaller_part_of_grpo_in_larger_models():
+    def part(model):
+        one, two = (min(model[task]["seconds"]) for task in TASKS[2:])
+        return one / (one + two)
+
+    assert part(GROWING[0]) == pytest.approx(0.42, abs=0.01)
+    assert part(GROWING[-1]) == pytest.approx(0.27, abs=0.01)
+
+
+def test_a_token_is_twenty_times_cheaper_in_company():
+    alone, together = (
+        min(RECORD["crowd"]["seconds"][count]) / int(count) for count in ("1", "128")
+    )
+    assert 20 < alone / together < 25
+
+
+def test_deep_models_are_slower_than_wide_ones_of_the_same_weight():
+    deep, wide = (RECORD["models"][shape] for shape in ("64 x 16", "128 x 4"))
+    assert deep["weights"] == pytest.approx(wide["weights"], rel=0.03)
+    for task in TASKS:
+        assert min(deep[task]["seconds"]) > 1.3 * min(wide[task]["seconds"])
+
+
+# ------------------------------------------------------------------- what a run costs
+
+
+def test_the_rule_gives_instructgpts_published_costs():
+    gpt = "instructgpt"
+    text = number(gpt, "base", "weights") * number(gpt, "ppo", "longest row") / DAY
+    sft = 6 * text * number(gpt, "sft", "size") * number(gpt, "sft", "epochs")
+    answers = number(gpt, "ppo", "answers")
+    rl = 10 * text * answers
+    ptx = 6 * text * answers * number(gpt, "ppo", "old texts per answer")
+    assert sft == pytest.approx(number(gpt, "sft", "compute"), rel=0.04)
+    assert rl + ptx == pytest.approx(number(gpt, "ppo", "compute"), rel=0.04)
+    assert ptx / (rl + ptx) == pytest.approx(5 / 6, abs=0.01)
+    assert rl / sft == pytest.approx(2, abs=0.2)
+
+
+def test_rl_took_the_larger_part_and_all_of_it_little_of_pretraining():
+    tulu = {
+        s: number("tulu3", s, "GPU hours") for s in ("sft", "dpo", "reward", "rlvr")
+    }
+    assert sum(tulu.values()) == 864 and tulu["rlvr"] / 864 > 0.6
+    r1 = {s: number("deepseek_r1", s, "GPU hours") for s in ("zero", "all", "base")}
+    assert r1["zero"] / r1["all"] > 0.68
+    assert 0.05 < r1["all"] / r1["base"] < 0.06
+
+
+def test_r1_zeros_gpus_were_less_busy_than_in_pretraining_at_any_length():
+    base = {
+        what: number("deepseek_r1", "base", what)
+        for what in ("weights at work", "tokens", "GPU hours", "peak speed")
+    }
+    peak = base["peak speed"] * 3600
+    before = 6 * base["weights at work"] * base["tokens"] / base["GPU hours"] / peak
+    answers, hours = (
+        number("deepseek_r1", "zero", w) for w in ("answers", "GPU hours")
+    )
+    most = 10 * base["weights at work"] * answers * 39_701 / hours / peak
+    assert before == pytest.approx(0.346, abs=0.001)
+    assert most < 0.22 < before
+
+
+def test_the_page_runs_ours_at_a_hundredth():
+    assert instructgpt.RECIPE.stage("sft").amount(0.01) == 127
+    assert tulu3.RECIPE.stage("rlvr").amount(0.01) == 299
+    assert deepseek_r1.RECIPE.stage("zero").amount(0.01) // 32 == 104
+
+
+@pytest.mark.parametrize(
+    "chapter, recipe, stage, answers",
+    [
+        (11, "instructgpt", "ppo", 2_560),
+        (12, "tulu3", "rlvr", 20_480),
+        (13, "deepseek_r1", "zero", 53_248),
+        (13, "deepseek_r1", "r1", 8_704),
+    ],
+)
+def test_answers_and_their_lengths_are_those_of_the_chapters_records(
+    chapter, recipe, stage, answers
+):
+    place = record_scale.PLACE.with_name(f"{chapter}_{recipe}.json")
+    results = json.loads(place.read_text("utf-8"))["runs"]["the recipe"]["0"]
+    found = next(result for result in results if result["stage"] == stage)
+    assert found["answers"] == answers
+    assert 6 < np.mean(found["history"]["length"]) < 18
