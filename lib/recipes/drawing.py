@@ -10,8 +10,8 @@ from lib import figures
 from lib.recipes.engine import Result
 from lib.recipes.stages import BASE, Recipe
 
-WIDTH, HEIGHT, STEP = 5.2, 0.92, 1.28  # of a box, and from one to the next; inches
-LEFT, RIGHT = 0.75, 0.75  # room for the arrows
+WIDTH, HEIGHT, STEP = 4.3, 0.92, 1.28  # of a box, and from one to the next; inches
+LEFT, RIGHT = 0.6, 0.45  # room for the arrows
 COLOURS = {
     "instruction tuning": figures.SKY,
     "reward modelling": figures.REWARD,
