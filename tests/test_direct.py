@@ -186,7 +186,7 @@ def test_whoever_watches_sees_every_update_and_the_end():
     assert not torch.equal(seen[1][1], seen[2][1])
 
 
-def test_training_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, monkeypatch):
+def test_training_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     place = tmp_path / "dpo.pt"
     knobs = {"epochs": 3, "lr": 1e-3, "batch": 2, "seed": 0}
     whole, history = direct.align(model(), pairs(), dpo, **knobs)
@@ -198,17 +198,16 @@ def test_training_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, monkeypatch)
         if update == 4:
             raise Stop
 
-    honest = direct.fit
-    monkeypatch.setattr(direct, "fit", partial(honest, every=2))
+    kept = {"checkpoint": place, "every": 2}
     with pytest.raises(Stop):
-        direct.align(model(), pairs(), dpo, watch=stop, checkpoint=place, **knobs)
+        direct.align(model(), pairs(), dpo, watch=stop, **kept, **knobs)
     seen = []
     resumed, found = direct.align(
         model(),
         pairs(),
         dpo,
         watch=lambda update, _: seen.append(update),
-        checkpoint=place,
+        **kept,
         **knobs,
     )
     assert seen == [4, 5, 6]
