@@ -59,22 +59,6 @@ def test_both_policies_of_the_figure_meet_the_same_draughts():
     assert draughts[0] == draughts[1] and any(draughts[0])
 
 
-def test_every_path_in_the_readmes_tree_exists():
-    tree = re.search(r"```\n(lib/\n.*?)```", read("README.md"), re.DOTALL)[1]
-    folder, missing = "", []
-    for line in tree.splitlines():
-        if not line.startswith(" "):
-            folder = line.split()[0]
-            paths = [folder]
-        else:
-            paths = [
-                folder + word
-                for word in re.findall(r"\S+(?:\.py|\.ipynb|/)(?= |$)", line)
-            ]
-        missing += [path for path in paths if not (ROOT / path).exists()]
-    assert missing == []
-
-
 def test_every_function_that_the_notation_names_is_there():
     names = re.findall(r"`(lib(?:\.\w+)+)`", read("book/notation.md"))
     assert len(names) > 10

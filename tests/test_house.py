@@ -147,8 +147,12 @@ def test_requirements_are_pinned():
     holds(house.pinned(ROOT))
 
 
-def test_the_readme_s_tree_is_the_tree():
-    holds(house.readme_tree(ROOT))
+def test_the_tree_in_contributing_is_the_tree():
+    holds(house.tree(ROOT))
+
+
+def test_the_readme_leads_to_every_chapter_and_exercise():
+    holds(house.readme_contents(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -454,11 +458,16 @@ ROOT_DAMAGES = [
         replace("jupyter-book==1.0.4.post1", "jupyter-book==2.1.7", "requirements.txt"),
     ),
     (
-        house.readme_tree,
+        house.tree,
         "a path that is gone",
         lambda root: (root / "lib/ops.py").unlink(),
     ),
-    (house.readme_tree, "a file not in the tree", add('"""New."""\n', "lib/new.py")),
+    (house.tree, "a file not in the tree", add('"""New."""\n', "lib/new.py")),
+    (
+        house.readme_contents,
+        "exercises that no link leads to",
+        replace("exercises/02_cartpole.ipynb", "02_cartpole.ipynb", "README.md"),
+    ),
     (house.student_versions, "a student notebook edited by hand", _edited_exercise),
     (house.unique_names, "a figure's name used twice", _same_name_twice),
     (house.ignored_share, "too many ignored cells", _ignore_everything),

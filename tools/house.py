@@ -650,22 +650,32 @@ def safe_loading(files: Iterable[Path]) -> list[str]:
     ]
 
 
-def readme_tree(root: Path) -> list[str]:
-    """Every path in README's tree is there."""
+def readme_contents(root: Path) -> list[str]:
+    """README leads to every chapter and every student's notebook, on the site and in Colab."""
     text = (root / "README.md").read_text(encoding="utf-8")
+    links = [notebooks.colab_link(p, root) for p in notebooks.exercises(root)]
+    links += [notebooks.colab_link(p, root) for p in notebooks.chapters(root)]
+    links += [f"](/notebooks/{p.stem}.html)" for p in notebooks.chapters(root)]
+    wanted = [re.search(r"(/notebooks/.*)\)$", link)[1] for link in links]
+    return [f"README.md has no link to {w}" for w in wanted if f"{w})" not in text]
+
+
+def tree(root: Path) -> list[str]:
+    """Every path in CONTRIBUTING's tree is there, and every file of lib is in it."""
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     trees = [b for b in blocks if re.search(r"^[\s│├└─]*lib/", b, re.MULTILINE)]
     if not trees:
-        return ["README.md holds no tree"]
+        return ["CONTRIBUTING.md holds no tree"]
     paths = list(_tree_paths(trees[0]))
     said = [
-        f"README.md: {path} is not there"
+        f"CONTRIBUTING.md: {path} is not there"
         for path in paths
         if not (root / path).exists()
     ]
     named = {Path(path).name for path in paths}
     said += [
-        f"README.md's tree does not name {file.relative_to(root)}"
+        f"CONTRIBUTING.md's tree does not name {file.relative_to(root)}"
         for file in modules(root).values()
         if file.name not in named
     ]
