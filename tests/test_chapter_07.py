@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import agents, instruct, tuning
+from lib import agents, evaluate, instruct, tuning
 from lib.instruct import demonstrations, sft_loss, written
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
@@ -155,6 +155,34 @@ def test_half_of_a_short_demonstration_is_its_answer_and_a_sixth_of_a_long_one()
     assert found == [pytest.approx(0.46, abs=0.01), pytest.approx(0.16, abs=0.01)]
 
 
+def test_the_pages_count_what_is_different_among_the_demonstrations_and_the_prompts():
+    def different(found):
+        return len({*found})
+
+    for seed, whole in enumerate((2123, 2176, 2164)):
+        shown = demonstrations(count=600, seed=seed)
+        pairs = [(task.request, text) for task, text in shown]
+        assert len(pairs) == 4200 and different(pairs) == whole
+        asked = {task.request for task, _ in shown if task.skill == "know"}
+        assert len(asked) == 35
+    for count, most, about in ((20, 140, 127), (100, 700, 515), (200, 1400, 890)):
+        for seed in range(3):
+            shown = demonstrations(count=count, seed=seed)
+            pairs = [(task.request, text) for task, text in shown]
+            assert len(pairs) == most
+            assert different(pairs) == pytest.approx(about, rel=0.02)
+    exam = {}
+    for count in (40, 64):
+        for task in evaluate.exam(count=count):
+            exam.setdefault((count, task.skill), set()).add(task.request)
+    sizes = {name: len(found) for name, found in exam.items()}
+    assert (sizes[64, "know"], sizes[64, "list"]) == (13, 17)
+    assert sizes[64, "repeat"] == sizes[64, "words"] == 14
+    assert min(sizes[64, skill] for skill in ("sum", "reverse", "talk")) >= 49
+    verified = [sizes[40, skill] for skill in SKILLS]
+    assert (min(verified), max(verified), sum(verified)) == (13, 35, 123)
+
+
 def test_form_comes_after_seven_and_skill_long_after():
     form, right = column("sizes", "form"), column("sizes", "right")
     before = RECORD["before"]
@@ -162,6 +190,7 @@ def test_form_comes_after_seven_and_skill_long_after():
     assert (right[:, 0] < before["right"]).all()
     assert (right[:, 2:] > 3 * before["right"]).all()
     assert (right[:, 4] > right[:, 2]).all()
+    assert (right[:, 4] > right[:, 3] + 0.05).sum() == 2  # on two seeds of three
 
 
 def test_to_learn_the_questions_costs_most_where_they_are_long():

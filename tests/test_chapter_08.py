@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from lib import advantages, ladder
 from lib.algorithms import ALGORITHMS
 from lib.models.transformer import Config, Transformer
+from lib.on_policy import drills
 from lib.worlds import exact
 from lib.worlds.village import TOKENIZER
 from tools import notebooks, record_algorithms
@@ -90,8 +91,63 @@ def test_dynamic_sampling_is_faster_by_the_update_and_asks_three_times_as_much()
     marks = {n: column("ladder", "held", algorithm=n).mean(1)[:3] for n in ALGORITHMS}
     faster = marks.pop("DAPO")
     assert all((faster > other + 0.03).all() for other in marks.values())
+    asked = column("ladder", "sets", algorithm="DAPO").tolist()
+    assert min(asked) == 621 and max(asked) == 649
     assert (column("ladder", "sets", algorithm="DAPO") > 2.5 * 200).all()
     assert (column("ladder", "sets", algorithm="GRPO") == 200).all()
+
+
+def test_on_three_seeds_two_differences_exceed_three_errors_and_the_rest_not_two():
+    level = {n: column("ladder", "held", algorithm=n)[:3].mean(1) for n in ALGORITHMS}
+    grpo, far = level.pop("GRPO"), {}
+    for name, found in level.items():
+        gap = found - grpo
+        far[name] = (gap.mean() / (gap.std() / 3**0.5)).item()
+    assert far.pop("DAPO") == pytest.approx(3.5, abs=0.05)
+    assert far.pop("PPO") == pytest.approx(-4.7, abs=0.05)
+    assert max(map(abs, far.values())) < 2
+    five = column("ladder", "held", algorithm="GRPO").mean(1)
+    assert [round(x.item(), 2) for x in five.aminmax()] == [0.37, 0.69]
+
+
+def test_groups_drawn_anew_are_ahead_after_100_updates_on_five_of_five_seeds():
+    for name in record_algorithms.LONGER:
+        drawn_anew = column("resampled", "held", algorithm=name)[:, 4]
+        assert (drawn_anew > column("ladder", "held", algorithm=name)[:, 4]).all()
+
+
+def test_with_dynamic_sampling_the_diagnostics_are_of_the_kept_groups_only():
+    first = {
+        (name, what): [
+            run["curves"][what][0]
+            for run in RECORD["ladder"]["runs"]
+            if run["algorithm"] == name
+        ]
+        for name in ("DAPO", "GRPO")
+        for what in ("reward", "silent")
+    }
+    assert set(first["DAPO", "silent"]) == {0.0}
+    assert 0.27 <= min(first["DAPO", "reward"]) and max(first["DAPO", "reward"]) < 0.29
+    assert 0.10 <= min(first["GRPO", "reward"]) and max(first["GRPO", "reward"]) < 0.15
+    assert 0.45 <= min(first["GRPO", "silent"]) and max(first["GRPO", "silent"]) < 0.645
+
+
+def test_at_twice_the_learning_rate_grpo_learns_nothing_on_three_of_three_seeds():
+    held = column("rates", "held", lr=2 * record_algorithms.LR)
+    assert len(held) == 3 and (held[:, 1:] < 0.1).all() and (held[:, -1] == 0).all()
+
+
+def test_five_runs_of_the_live_settings_differ_widely_after_75_updates():
+    held = column("ladder", "held", algorithm="GRPO")[:, 3]
+    assert 0.25 < held.min() < 0.265 and 0.67 < held.max() < 0.68
+
+
+def test_the_exam_has_134_different_words_and_none_of_them_is_trained():
+    words = {task.request for task in record_algorithms.TEST}
+    assert len(record_algorithms.TEST) == 200 and len(words) == 134
+    for seed in range(3):
+        ask = drills("reverse", count=16, seed=seed)
+        assert not words & {task.request for u in range(200) for task in ask(u)}
 
 
 def test_on_policy_every_ratio_is_1_and_grpo_s_loss_is_0():

@@ -13,7 +13,7 @@ from lib.kl import exact_kl, optimal_policy
 from lib.losses import preference
 from lib.losses.preference import dpo
 from lib.train import fit
-from lib.worlds import exact
+from lib.worlds import exact, taste
 from tools import notebooks, record_alignment
 
 RECORD = json.loads(record_alignment.PLACE.read_text("utf-8"))
@@ -106,6 +106,17 @@ def test_some_losses_never_stop_some_stop_and_some_pull_back():
     assert slope_at("slic_hinge", far) == 0
     assert slope_at("cdpo", far).item() == pytest.approx(0.1, abs=1e-3)
     assert slope_at("ipo", [0.5]) == 0 and slope_at("ipo", far).item() == 15
+
+
+def test_apo_down_pulls_apart_near_zero_and_together_beyond_two_nats():
+    """With the margin shared equally between the sides, as on the page."""
+    h = torch.linspace(-8, 8, 161, dtype=torch.float64, requires_grad=True)
+    nil, total = torch.zeros(1, dtype=torch.float64), 0.0
+    for x in h.split(1):
+        total = total + preference.apo_down(x / 2, -x / 2, nil, nil, beta=1)[0]
+    [slope] = torch.autograd.grad(total, h)
+    inside = h.detach().abs() < 2.15  # 2.1 and a step
+    assert (slope[h.detach().abs() < 2.05] < 0).all() and (slope[~inside] > 0).all()
 
 
 # --------------------------------------------------------------- where the mass goes
@@ -239,16 +250,17 @@ def test_other_people_s_pairs_gain_less_than_one_s_own():
 
 
 def test_the_villagers_worse_answers_are_shorter_than_the_model_s_own_worse_ones():
-    gap, good = {}, {}
+    gap = {}
     for name, some in (
-        ("own", record_alignment.pairs_of(0, 256, instructed_model())),
+        ("own", record_alignment.pairs_of(0, 1024, instructed_model())),
         ("villagers", record_alignment.villagers(0)),
     ):
         longer = some.chosen.lengths - some.rejected.lengths
         gap[name] = longer.double().mean()
-        good[name] = some.chosen_gold.mean()
-    assert gap["villagers"] > gap["own"] + 1.5
-    assert good["villagers"] > good["own"]
+    assert gap["villagers"] > gap["own"]  # about 3 tokens and 1, each to within 0.4
+    for seed in range(3):
+        [good] = runs("writers", "chosen", pairs="the villagers'", seed=seed)
+        assert 2.3 <= good < 2.4
 
 
 def test_the_middle_of_the_two_sides_falls_with_the_start_s_other_answers():
@@ -295,6 +307,34 @@ def test_means_per_token_made_answers_longer_where_annotators_like_length():
     assert (gold["dpo per token"] > gold["simpo"]).all()
     fair = runs("frontier", "length", by="DPO", beta=0.3)
     assert (fair > RECORD["before"]["length"]).all()
+
+
+def test_those_longer_answers_were_also_further_from_the_start():
+    """One beta each, so that length at an equal distance was not measured."""
+    far = [runs("lengths", "kl", loss=n) for n in ("dpo", "dpo per token", "simpo")]
+    assert [round(each.mean().item(), 1) for each in far] == [2.5, 4.5, 7.8]
+    assert (far[0] < far[1]).all() and (far[1] < far[2]).all()
+
+
+def test_the_last_nat_of_dpo_bought_nothing_that_five_seeds_could_show():
+    gold = {b: runs("frontier", "gold", by="DPO", beta=b) for b in (0.1, 0.3)}
+    gap = gold[0.3] - gold[0.1]
+    error = gap.std() / len(gap) ** 0.5
+    assert round(gap.mean().item(), 2) == 0.06 and round(error.item(), 2) == 0.04
+
+
+def test_two_rounds_gain_on_each_seed_and_on_one_of_them_hardly():
+    two = runs("writers", "gold", pairs="own, then own again")
+    gap = two - runs("writers", "gold", pairs="own, twice as many")
+    assert [round(x, 2) for x in gap.tolist()] == [0.26, 0.02, 0.16]
+
+
+def test_the_page_counts_the_different_requests_of_its_exam():
+    asked = taste.requests(count=256, seed=0, split="test")
+    assert len({task.request for task in asked}) == 135
+    for seed in range(3):
+        asked = taste.requests(count=1024, seed=100 + seed)
+        assert 490 <= len({task.request for task in asked}) < 500
 
 
 def test_the_probability_of_the_compared_answers_all_but_vanishes():

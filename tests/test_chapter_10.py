@@ -11,7 +11,7 @@ from lib.instruct import sft_loss
 from lib.losses.policy_gradient import reinforce
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
-from lib.worlds import exact
+from lib.worlds import exact, taste
 from lib.worlds.tasks import tasks
 from tools import notebooks, record_rejection
 
@@ -210,6 +210,44 @@ def test_imitation_keeps_a_part_of_the_gain_and_more_requests_keep_more():
         assert 0.5 < share[1:].min() and share[1:].max() < 0.8
     more = column("distilled", "gold", by="requests").reshape(3, -1)
     assert (more.diff() > 0.1).all()
+
+
+def test_a_model_that_imitated_the_best_of_32_is_worth_the_best_of_4():
+    data, pupils = (
+        column("distilled", what, by="n", judge_name="gold").reshape(3, -1).mean(0)
+        for what in ("shown_gold", "gold")
+    )
+    assert abs(pupils[-1] - data[2]) < 0.05 < data[5] - pupils[-1]
+
+
+def test_three_ideal_rounds_gain_less_each_where_the_world_has_room_for_them():
+    fine = torch.linspace(-6, 6, 241, dtype=torch.float64)
+    curve = torch.log_softmax(-fine.square() / 2, 0)
+    gain = [
+        (kl.best_of_n_policy(curve, fine, 16**t).exp() * fine).sum().item()
+        for t in (1, 2, 3)
+    ]
+    assert gain == [pytest.approx(x, abs=0.005) for x in (1.766, 2.827, 3.626)]
+
+
+def test_a_mixture_keeps_six_tenths_of_the_other_skills():
+    kept = column("mixed", "others")[:, -1].mean() / RECORD["before"]["others"]
+    assert round(kept.item(), 1) == 0.6
+
+
+def test_the_page_counts_the_different_words_and_requests_of_its_exams():
+    def different(asked):
+        return len({task.request for task in asked})
+
+    assert different(tasks("reverse", count=100, seed=77, split="test")) == 80
+    assert different(taste.requests(count=64, seed=9, split="test")) == 48
+    assert different(taste.requests(count=128, seed=9, split="test")) == 85
+    for seed in range(3):
+        judged = taste.requests(count=64, seed=100 + seed, split="test")
+        assert 50 <= different(judged) <= 53
+        most = taste.requests(count=768, seed=10_000 + seed)
+        for count, about in ((48, 44), (192, 162), (768, 435)):
+            assert different(most[:count]) == pytest.approx(about, rel=0.07)
 
 
 def test_rounds_by_a_blind_judge_please_the_judge_and_not_the_truth():

@@ -52,7 +52,7 @@ WRONG = {
         ),
     ],
     "ex9_3": [
-        # as it was shipped
+        # matched rows, rolled and averaged
         ZERO.format(found="ratio(rows, rows).roll(1).mean().clamp(min=0)"),
         # both rolled: matched again
         ZERO.format(found="ratio(rows.roll(1), rows.roll(1)).mean().clamp(min=0)"),
@@ -64,7 +64,7 @@ WRONG = {
         ZERO.format(found="ratio(rows, rows.roll(-1)).mean().clamp(min=0)"),
     ],
     "ex9_4": [
-        # as it was shipped: looked before cutting
+        # looks before cutting
         USABLE.format(cut="pass", fine=FINE),
         # cuts the answers as if there were no prompt
         USABLE.format(cut="won, lost = won[:most], lost[:most]", fine=FINE),
