@@ -233,7 +233,7 @@ def test_a_truncated_or_foreign_stage_in_flight_is_refused_as_well(tmp_path):
     with pytest.raises(CheckpointError, match=r"2-two\.part: not a checkpoint"):
         engine.run(TWO, scale=0.01, out=tmp_path, resume=True)
     checkpoint.save(part, {"model": {}, "generators": []})
-    with pytest.raises(CheckpointError, match=r"2-two\.part: not of this stage"):
+    with pytest.raises(CheckpointError, match=r"2-two\.part: not of this run"):
         engine.run(TWO, scale=0.01, out=tmp_path, resume=True)
 
 
@@ -244,6 +244,18 @@ def test_an_error_of_the_stage_itself_is_not_blamed_on_a_file(tmp_path):
     recipe = Recipe("stages", "One", "nobody", (stage("one", BASE, run=broken),))
     with pytest.raises(ValueError, match="my own fault"):
         engine.run(recipe, scale=0.01, out=tmp_path)
+
+
+def test_an_error_of_a_resumed_stage_is_not_blamed_on_its_file_either(tmp_path):
+    def broken(work):
+        raise RuntimeError("my own fault")
+
+    engine.run(TWO, scale=0.01, out=tmp_path)
+    last = tmp_path / "stages" / "2-two.pt"
+    last.rename(last.with_suffix(".part"))
+    recipe = TWO.changed("two", run=broken)
+    with pytest.raises(RuntimeError, match="my own fault"):
+        engine.run(recipe, scale=0.01, out=tmp_path, resume=True)
 
 
 def test_the_second_of_two_runs_on_one_folder_is_refused(tmp_path):
@@ -296,6 +308,16 @@ def test_the_command_refuses_in_one_line_and_exits_with_2(
     out, err = capsys.readouterr()
     assert out == "" and said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("x/**/*.pt"))
+
+
+def test_the_command_lists_the_sizes_that_a_run_would_have(capsys):
+    for name in command.NAMES:
+        command.main(["--list", "--scale", "0.29"])
+        said = capsys.readouterr().out
+        for stage in command.recipe(name).stages:
+            assert f"at 0.29: {stage.amount(0.29):,}" in said
+    assert command.main(["--list", "--scale", "1e-12"]) == 2
+    assert "scale: got 1e-12" in capsys.readouterr().err
 
 
 def test_the_command_lists_the_recipes_with_their_sizes(capsys):

@@ -39,6 +39,14 @@ def pairs_of(better: list[str], worse: list[str]) -> comparisons.Comparisons:
     return comparisons.Comparisons(asked, *texts, gold + 1, gold)
 
 
+def test_a_new_head_draws_nothing_and_lies_where_the_trunk_does():
+    before = torch.get_rng_state()
+    RewardModel(small())
+    assert torch.equal(torch.get_rng_state(), before)
+    elsewhere = RewardModel(small().to("meta"))
+    assert elsewhere.head.weight.device.type == "meta"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_new_reward_model_says_nothing_about_anything(kind, outputs):
