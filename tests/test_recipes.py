@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from lib import checkpoint, instruct
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
-from lib.recipes import engine, feedback, report
+from lib.recipes import engine, feedback, folder, report
 from lib.recipes.folder import Busy
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage
 from lib.train import fit
@@ -70,6 +71,7 @@ def test_a_stage_takes_its_published_size_times_the_scale_rounded_down():
         found = {s.name: s.amount(0.01) for s in command.recipe(name).stages}
         assert found == wanted
     assert stage("one", BASE, published=100).amount(0.29) == 29  # not 28.999…
+    assert stage("one", BASE, published=199).amount(0.01) == 1  # not rounded up
 
 
 def test_a_scale_that_leaves_a_stage_without_data_is_refused_by_name(refuses):
@@ -122,6 +124,25 @@ def test_each_stage_trains_the_model_it_starts_from_and_hands_on_its_own():
     assert [r.updates for r in run.results] == [0, 6, 6]
     assert all(len(r.samples) == len(engine.prompts()) for r in run.results)
     assert {"talk", "sum", "format", "length"} <= set(run.results[2].scores)
+
+
+def test_another_seed_is_another_run():
+    one, other = (engine.run(TWO, scale=0.01, seed=seed) for seed in (1, 2))
+    assert not torch.equal(weights(one.models["one"]), weights(other.models["one"]))
+
+
+def test_a_run_of_other_code_is_another_run(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "lib", tmp_path / "lib")
+    monkeypatch.setattr(folder, "RECIPES", tmp_path / "lib" / "recipes")
+    recipe = command.recipe("tulu3")
+    before = folder.manifest(recipe, 0.01, 0)
+    assert folder.manifest(recipe, 0.01, 0) == before
+    for file in ("recipes/tulu3.py", "losses/preference.py"):
+        place = tmp_path / "lib" / file
+        place.write_text(place.read_text("utf-8") + "\nx = 1\n", "utf-8")
+        after = folder.manifest(recipe, 0.01, 0)
+        assert after["code"] != before["code"], file
+        before = after
 
 
 def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_path):

@@ -254,3 +254,9 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         reward_model.proxy_model(seed=2, kind=RewardModel)
     assert cache.path("x", file=reward_model.__file__).parent == tmp_path
+
+
+def test_a_pair_with_two_equal_scores_counts_as_wrong():
+    pairs = pairs_of(["The fox is red."], ["The fox is blue."])
+    silent = RewardModel(small())  # its head is 0: every answer scores the same
+    assert reward_model.accuracy(silent, pairs) == 0
