@@ -35,6 +35,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
             file.write(MAGIC + digest + b"\n" + payload)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask())  # as any other file: a class may share it
         os.replace(partial, path)
     except OSError as error:
         Path(partial).unlink(missing_ok=True)
@@ -60,3 +61,10 @@ def load(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds; nothing was executed
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: unreadable ({reason})") from error
+
+
+def _umask() -> int:
+    """What the user takes away from new files; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

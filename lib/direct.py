@@ -140,7 +140,8 @@ def learn(
 
     rate = warm_cosine(lr, updates, warm=WARM)
     kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
-    history = fit(policy, stream, course.loss, lr=rate, **kept)
+    told_apart = (seed, epochs, batch, lr, course.count)
+    history = fit(policy, stream, course.loss, lr=rate, run=told_apart, **kept)
     if watch is not None:
         watch(updates, policy)
     return policy, history

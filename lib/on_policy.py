@@ -168,6 +168,7 @@ def train(
         progress=progress,
         checkpoint=checkpoint,
         every=knobs.epochs,
+        run=(seed, lr, knobs),
     )
     if watch is not None:
         watch(updates, policy)

@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from lib import cache, require
 from lib.base import warm_cosine
@@ -42,7 +43,8 @@ class RewardModel(nn.Module):
         super().__init__()
         require.count("outputs", outputs)
         self.trunk = copy.deepcopy(trunk)
-        self.head = nn.Linear(trunk.config.width, outputs).to(trunk.cos.dtype)
+        like = {"dtype": trunk.cos.dtype, "device": trunk.cos.device}
+        self.head = skip_init(nn.Linear, trunk.config.width, outputs, **like)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -150,6 +150,7 @@ def imitate(
         lr=warm_cosine(plan.lr, updates, warm=min(20, math.ceil(updates / 5))),
         progress=progress,
         checkpoint=checkpoint,
+        run=(seed, plan, len(shown)),
     )
     return pupil, history
 

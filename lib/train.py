@@ -4,6 +4,7 @@ A list of batches (imitation), a generator of pairs (reward models), a generator
 samples from the live policy (reinforcement learning): `fit` cannot tell and need not.
 """
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ def fit(
     checkpoint: str | Path | None = None,
     every: int = 100,
     generators: Sequence[torch.Generator] = (),
+    run: object = "",
 ) -> History:
     """One Adam update per batch; returns the loss, the gradient norm and the metrics of
     each.
@@ -46,7 +48,10 @@ def fit(
     With `checkpoint`, the weights, optimiser, history and `generators` are saved after
     each `every` updates and at the end; a call that finds the file goes on from there,
     bit for bit. Then `batches` must say how to begin later: a sequence, or a function
-    `start -> iterable` (for K epochs per rollout, choose `every` a multiple of K).
+    `start -> iterable` (for K epochs per rollout, choose `every` a multiple of K). A
+    file of another run is refused with CheckpointError: one that began with other
+    weights, generators, `max_grad_norm` or `weight_decay`, or with another `run` (what
+    else tells runs apart, a seed for instance; its repr is compared).
     """
     require.positive("max_grad_norm", max_grad_norm)
     require.non_negative("weight_decay", weight_decay)
@@ -57,7 +62,8 @@ def fit(
         require.refuse("model", "no trainable parameters", "at least one")
     optimiser = torch.optim.AdamW(parameters, lr=rate(0), weight_decay=weight_decay)
     history: History = {}
-    saved = _Saved(checkpoint, model, optimiser, generators)
+    told_apart = (max_grad_norm, weight_decay, run)
+    saved = _Saved(checkpoint, model, optimiser, generators, told_apart)
     start = saved.restore(history)
     stream = _from(batches, start, resumable=checkpoint is not None)
 
@@ -124,21 +130,22 @@ def _record(history: History, metrics: dict[str, float], done: int) -> None:
 class _Saved:
     """The checkpoint of one `fit`: does nothing without a path."""
 
-    def __init__(self, path, model, optimiser, generators) -> None:  # noqa: ANN001
+    def __init__(self, path, model, optimiser, generators, of) -> None:  # noqa: ANN001
         self.path = None if path is None else Path(path)
         self.parts = {"model": model, "optimiser": optimiser}
         self.generators = generators
+        self.run = "" if path is None else self._fingerprint(of)
 
     def restore(self, history: History) -> int:
         if self.path is None or not self.path.exists():
             return 0
         state = files.load(self.path)
-        found, wanted = len(self.generators), len(state["generators"])
-        if found != wanted:
-            require.refuse("generators", found, f"{wanted} as in the checkpoint")
+        if state.get("run") != self.run:
+            why = "other weights at the start, another seed or other settings"
+            raise files.CheckpointError(f"{self.path}: not of this run ({why})")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        for generator, saved in zip(self.generators, state["generators"]):
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         history.update(state["history"])
         return state["done"]
@@ -147,4 +154,15 @@ class _Saved:
         if self.path is not None:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state["generators"] = [g.get_state() for g in self.generators]
-            files.save(self.path, {**state, "history": history, "done": done})
+            about = {"history": history, "done": done, "run": self.run}
+            files.save(self.path, {**state, **about})
+
+    def _fingerprint(self, of: object) -> str:
+        """A sha256 of how the run begins: weights, generators, settings."""
+        begin = [*self.parts["model"].state_dict().items()]
+        begin += [("generator", g.get_state()) for g in self.generators]
+        digest = hashlib.sha256(repr(of).encode())
+        for name, x in begin:
+            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+            digest.update(x.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()

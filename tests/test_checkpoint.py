@@ -277,3 +277,17 @@ def test_no_file_is_ever_unpickled_without_a_check():
         text = file.read_text()
         assert "weights_only=False" not in text and "import pickle" not in text
         assert text.count("torch.load(") == text.count("weights_only=True")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_checkpoint_may_be_read_by_whom_the_user_s_umask_lets_read(
+    tmp_path, mask, mode
+):
+    before = os.umask(mask)
+    try:
+        checkpoint.save(tmp_path / "run.pt", {"x": torch.ones(2)})
+        assert os.umask(mask) == mask  # left as it was found
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run.pt").stat().st_mode) == mode

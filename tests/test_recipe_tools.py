@@ -2,12 +2,15 @@
 
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
 
-from lib import checkpoint, evaluate, instruct, rewards
+from lib import checkpoint, direct, evaluate, instruct, rewards
+from lib.base import base_model
 from lib.instruct import written
+from lib.losses.preference import dpo
 from lib.recipes import (
     deepseek_r1,
     feedback,
@@ -195,6 +198,34 @@ def test_pairs_of_another_model_can_be_learnt_from(model):
     own, off = run(work(model, 8)), run(work(model, 8, used=other))
     assert off.history["loss"][0] == pytest.approx(own.history["loss"][0], abs=1e-5)
     assert not torch.equal(weights(own.model), weights(off.model))
+
+
+def test_the_pairs_are_the_teacher_s_and_the_loss_is_dpo_s_mean_per_token(model):
+    """Stage and hand-made run end in the same weights."""
+    teacher = base_model()
+    stage = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    pairs, _ = preferences.gathered(teacher, prompts.talk, count=8, seed=0)
+    given = {"epochs": 1, "lr": 3e-4, "batch": 4, "seed": 0, "per_token": True}
+    want, _ = direct.align(model, pairs, partial(dpo, beta=5.0), **given)
+    found = stage(work(model, 8, used=teacher)).model
+    assert torch.equal(weights(found), weights(want))
+
+
+def test_every_block_of_prompts_is_drawn_anew(model):
+    seeds = []
+
+    def asks(count, seed):
+        seeds.append(seed)
+        return prompts.talk(count, seed)
+
+    preferences.gathered(model, asks, count=2 * preferences.ROWS, seed=3)
+    assert len(seeds) > 2 and len(set(seeds)) == len(seeds)
+
+
+def test_the_kl_of_ppo_is_measured_from_where_the_stage_began(model):
+    run = feedback.instructgpt_ppo(updates=4, prompts=2, group=2, rows=2, lr=1e-2)
+    kl = run(work(model, 6, used=RewardModel(model))).history["kl"]
+    assert abs(kl[0]) < 1e-3 < 1e-1 < max(kl)  # the live policy is 0 from itself
 
 
 def test_practice_goes_on_after_a_crash_bit_for_bit(model, tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from lib import checkpoint, instruct
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
-from lib.recipes import engine, feedback, report
+from lib.recipes import engine, feedback, folder, report
 from lib.recipes.folder import Busy
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage
 from lib.train import fit
@@ -70,6 +71,7 @@ def test_a_stage_takes_its_published_size_times_the_scale_rounded_down():
         found = {s.name: s.amount(0.01) for s in command.recipe(name).stages}
         assert found == wanted
     assert stage("one", BASE, published=100).amount(0.29) == 29  # not 28.999…
+    assert stage("one", BASE, published=199).amount(0.01) == 1  # not rounded up
 
 
 def test_a_scale_that_leaves_a_stage_without_data_is_refused_by_name(refuses):
@@ -122,6 +124,25 @@ def test_each_stage_trains_the_model_it_starts_from_and_hands_on_its_own():
     assert [r.updates for r in run.results] == [0, 6, 6]
     assert all(len(r.samples) == len(engine.prompts()) for r in run.results)
     assert {"talk", "sum", "format", "length"} <= set(run.results[2].scores)
+
+
+def test_another_seed_is_another_run():
+    one, other = (engine.run(TWO, scale=0.01, seed=seed) for seed in (1, 2))
+    assert not torch.equal(weights(one.models["one"]), weights(other.models["one"]))
+
+
+def test_a_run_of_other_code_is_another_run(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "lib", tmp_path / "lib")
+    monkeypatch.setattr(folder, "RECIPES", tmp_path / "lib" / "recipes")
+    recipe = command.recipe("tulu3")
+    before = folder.manifest(recipe, 0.01, 0)
+    assert folder.manifest(recipe, 0.01, 0) == before
+    for file in ("recipes/tulu3.py", "losses/preference.py"):
+        place = tmp_path / "lib" / file
+        place.write_text(place.read_text("utf-8") + "\nx = 1\n", "utf-8")
+        after = folder.manifest(recipe, 0.01, 0)
+        assert after["code"] != before["code"], file
+        before = after
 
 
 def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_path):
@@ -233,7 +254,7 @@ def test_a_truncated_or_foreign_stage_in_flight_is_refused_as_well(tmp_path):
     with pytest.raises(CheckpointError, match=r"2-two\.part: not a checkpoint"):
         engine.run(TWO, scale=0.01, out=tmp_path, resume=True)
     checkpoint.save(part, {"model": {}, "generators": []})
-    with pytest.raises(CheckpointError, match=r"2-two\.part: not of this stage"):
+    with pytest.raises(CheckpointError, match=r"2-two\.part: not of this run"):
         engine.run(TWO, scale=0.01, out=tmp_path, resume=True)
 
 
@@ -244,6 +265,18 @@ def test_an_error_of_the_stage_itself_is_not_blamed_on_a_file(tmp_path):
     recipe = Recipe("stages", "One", "nobody", (stage("one", BASE, run=broken),))
     with pytest.raises(ValueError, match="my own fault"):
         engine.run(recipe, scale=0.01, out=tmp_path)
+
+
+def test_an_error_of_a_resumed_stage_is_not_blamed_on_its_file_either(tmp_path):
+    def broken(work):
+        raise RuntimeError("my own fault")
+
+    engine.run(TWO, scale=0.01, out=tmp_path)
+    last = tmp_path / "stages" / "2-two.pt"
+    last.rename(last.with_suffix(".part"))
+    recipe = TWO.changed("two", run=broken)
+    with pytest.raises(RuntimeError, match="my own fault"):
+        engine.run(recipe, scale=0.01, out=tmp_path, resume=True)
 
 
 def test_the_second_of_two_runs_on_one_folder_is_refused(tmp_path):
@@ -296,6 +329,16 @@ def test_the_command_refuses_in_one_line_and_exits_with_2(
     out, err = capsys.readouterr()
     assert out == "" and said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("x/**/*.pt"))
+
+
+def test_the_command_lists_the_sizes_that_a_run_would_have(capsys):
+    for name in command.NAMES:
+        command.main(["--list", "--scale", "0.29"])
+        said = capsys.readouterr().out
+        for stage in command.recipe(name).stages:
+            assert f"at 0.29: {stage.amount(0.29):,}" in said
+    assert command.main(["--list", "--scale", "1e-12"]) == 2
+    assert "scale: got 1e-12" in capsys.readouterr().err
 
 
 def test_the_command_lists_the_recipes_with_their_sizes(capsys):

@@ -39,6 +39,14 @@ def pairs_of(better: list[str], worse: list[str]) -> comparisons.Comparisons:
     return comparisons.Comparisons(asked, *texts, gold + 1, gold)
 
 
+def test_a_new_head_draws_nothing_and_lies_where_the_trunk_does():
+    before = torch.get_rng_state()
+    RewardModel(small())
+    assert torch.equal(torch.get_rng_state(), before)
+    elsewhere = RewardModel(small().to("meta"))
+    assert elsewhere.head.weight.device.type == "meta"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_new_reward_model_says_nothing_about_anything(kind, outputs):
@@ -246,3 +254,9 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         reward_model.proxy_model(seed=2, kind=RewardModel)
     assert cache.path("x", file=reward_model.__file__).parent == tmp_path
+
+
+def test_a_pair_with_two_equal_scores_counts_as_wrong():
+    pairs = pairs_of(["The fox is red."], ["The fox is blue."])
+    silent = RewardModel(small())  # its head is 0: every answer scores the same
+    assert reward_model.accuracy(silent, pairs) == 0

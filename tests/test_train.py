@@ -282,7 +282,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, stop):
     path = tmp_path / "run.pt"
     with pytest.raises(Stop):
         learn(path, stop=stop)
-    again, resumed, same = learn(path, seed=99 if stop > 1 else 0)
+    again, resumed, same = learn(path)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(generator.get_state(), resumed.get_state())
@@ -294,7 +294,7 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path):
     path = tmp_path / "run.pt"
     first, generator, history = learn(path)
     written = path.read_bytes()
-    again, resumed, same = learn(path, seed=7)
+    again, resumed, same = learn(path)
     assert same == history
     assert torch.equal(resumed.get_state(), generator.get_state())
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
@@ -305,7 +305,7 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path):
 def test_a_finished_run_can_be_made_longer(tmp_path):
     path = tmp_path / "run.pt"
     learn(path, updates=4)
-    longer, _, history = learn(path, seed=5)
+    longer, _, history = learn(path)
     whole, _, want = learn(None)
     assert history == want
     assert torch.equal(next(longer.parameters()), next(whole.parameters()))
@@ -355,7 +355,7 @@ def test_a_checkpoint_holds_what_a_resume_needs(tmp_path):
     model = Weights()
     fit(model, [(1.0, 0.0)], along, lr=0.1, checkpoint=path, generators=[generator])
     state = checkpoint.load(path)
-    assert set(state) == {"model", "optimiser", "generators", "history", "done"}
+    assert set(state) == {"model", "optimiser", "generators", "history", "done", "run"}
     assert torch.equal(state["model"]["w"], model.w)
     assert torch.equal(state["generators"][0], generator.get_state())
     assert state["history"]["loss"] == [1.0]
@@ -370,20 +370,28 @@ def test_a_generator_of_batches_cannot_be_resumed_and_is_refused(tmp_path, refus
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, refuses):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": Weights(1.0, 2.0, 3.0)},
+        {"model": Weights(0.5, 0.0)},
+        {"generators": [torch.Generator()]},
+        {"weight_decay": 0.1},
+        {"max_grad_norm": 2.0},
+        {"run": "seed 1"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, other):
     path = tmp_path / "run.pt"
-    fit(Weights(), [(1.0, 0.0)], along, lr=0.1, checkpoint=path)
-    with pytest.raises(RuntimeError, match="size mismatch for w"):
-        fit(Weights(1.0, 2.0, 3.0), [(1.0,) * 3], along, lr=0.1, checkpoint=path)
-    with refuses("generators: got 1, wanted 0 as in the checkpoint"):
-        fit(
-            Weights(),
-            [(1.0, 0.0)],
-            along,
-            lr=0.1,
-            checkpoint=path,
-            generators=[torch.Generator()],
-        )
+    mine = {"model": Weights(), "lr": 0.1, "checkpoint": path, "run": "seed 0"}
+    fit(batches=[(1.0, 0.0)], loss_fn=along, **mine)
+    kept = path.read_bytes()
+    with pytest.raises(checkpoint.CheckpointError, match="not of this run"):
+        fit(batches=[(1.0, 0.0)], loss_fn=along, **{**mine, **other})
+    assert path.read_bytes() == kept
+    again = fit(batches=[(1.0, 0.0)], loss_fn=along, **{**mine, "model": Weights()})
+    assert again["loss"] == [1.0]
 
 
 def test_a_corrupt_checkpoint_stops_the_run_and_is_kept(tmp_path):

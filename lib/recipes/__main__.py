@@ -30,8 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; 0 if it is done, 2 if it cannot be, 130 if interrupted."""
     asked = _parser().parse_args(arguments)
     if asked.list or asked.recipe is None:
-        for name in NAMES:
-            _list(recipe(name), asked.scale)
+        try:
+            for name in NAMES:
+                _list(recipe(name), asked.scale)
+        except ValueError as error:
+            return _refused(str(error))
         return 0
     if asked.recipe not in NAMES:
         return _refused(
@@ -97,7 +100,7 @@ def _list(chosen: Recipe, scale: float) -> None:
     print(f"{chosen.name}: {chosen.title}")
     for stage in chosen.stages:
         size = f"{stage.published:,} {stage.unit}"
-        here = int(stage.published * scale)
+        here = stage.amount(scale)
         print(f"  {stage.name:10} {stage.title}: {size}; at {scale:g}: {here:,}")
 
 

@@ -64,6 +64,7 @@ def ranked(
             progress=work.progress,
             checkpoint=work.checkpoint,
             every=10,
+            run=(work.seed, work.amount),
         )
         fresh = compare(work.start, count=256, seed=900 + work.seed, split="test")
         notes = {"accuracy": accuracy(model, fresh)}
@@ -129,6 +130,7 @@ def instructgpt_ppo(
             progress=work.progress,
             checkpoint=work.checkpoint,
             every=1,
+            run=(work.seed, work.amount),
         )
         return Outcome(learner.policy, history, updates * prompts * group)
 

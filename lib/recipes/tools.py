@@ -63,6 +63,7 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
         progress=work.progress,
         checkpoint=work.checkpoint,
         every=10,
+        run=(work.seed, work.amount),
     )
     return Outcome(model, history)
 
