@@ -107,7 +107,8 @@ def test_every_term_that_a_page_links_is_in_the_glossary():
 
 def test_the_notation_lists_the_symbols_that_mean_several_things():
     page = read("book/notation.md")
-    rows = page.partition("### Symbols that mean several things")[2].partition("Which")[0]
+    rows = page.partition("### Symbols that mean several things")[2]
+    rows = rows.partition("Which")[0]
     for symbol in ("A", "G", "T", "m", r"\tau", r"\theta", r"\rho", r"\sigma"):
         assert re.search(rf"^\| \$[^|]*{re.escape(symbol)}", rows, re.MULTILINE), symbol
 
