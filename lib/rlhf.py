@@ -92,21 +92,26 @@ def credited(good: Tensor, *, at_end: bool) -> Tensor:
     return to_go[:, :1].expand_as(to_go) if at_end else to_go
 
 
-def noise(length: int, *, at_end: bool) -> float:
+def noise(
+    length: int, *, at_end: bool, shared: bool = False, baseline: bool = False
+) -> float:
     """tr Cov / |∇J|² of a one-string gradient of the uniform policy, exactly.
 
     So many strings must be averaged until the noise is as small as the signal
-    (McCandlish et al. 2018, their B_simple). Every prefix has logits of its own, so the
-    gradients of different tokens never mix, and their squares add up.
+    (McCandlish et al. 2018, their B_simple). Every prefix has a row of logits of its
+    own, or one row is `shared` by all; `baseline`: credit less its mean over all strings.
     """
     rows, good = strings(length)
-    policy = exact.PrefixTable(3, length)
-    slope = torch.eye(3).double()[rows.actions] - policy(rows.states).softmax(-1)
     credit = credited(good, at_end=at_end)
-    squared = (credit.square() * slope.square().sum(-1)).sum(1)  # (K,)
-    logps = exact.completion_logps(policy, rows)
-    signal = exact.gradient(exact.expected(good.sum(1), logps), policy).square().sum()
-    return ((exact.expected(squared, logps) - signal) / signal).item()
+    if baseline:
+        credit = credit - credit.mean(0)
+    slope = torch.eye(3).double()[rows.actions] - 1 / 3  # (K, T, 3) of log π
+    digits = (rows.actions + 1) * 3 ** torch.arange(length)
+    prefix = digits.cumsum(1) - digits  # (K, T), its number among all prefixes
+    place = (torch.arange(len(rows))[:, None], 0 * prefix if shared else prefix)
+    each = torch.zeros(len(rows), 3**length, 3).double()  # a gradient a string
+    each = each.index_put(place, credit[..., None] * slope, accumulate=True)
+    return (each.var(0, correction=0).sum() / each.mean(0).square().sum()).item()
 
 
 def answers_needed(length: int, *, at_end: bool, seed: int, batch: int = 16) -> int:

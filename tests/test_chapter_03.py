@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lib import agents, rlhf
+from lib import agents, evaluate, rlhf
 from lib.advantages import leave_one_out, reward_to_go
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.sampling import complete, play
 from lib.train import fit
 from lib.worlds import cartpole, exact
+from lib.worlds.tasks import tasks
 
 END = rlhf.END
 
@@ -96,3 +97,51 @@ def test_to_append_a_token_is_a_world_and_play_writes_what_complete_writes(
         )
     assert torch.equal(played.terminated, written.terminated)
     assert played.terminated.any() and not played.terminated.all()
+
+
+@pytest.mark.parametrize(
+    ("shared", "baseline", "end", "each"),
+    [
+        (False, False, 191.3, 87.8),
+        (False, True, 47.1, 27.0),
+        (True, False, 8.7, 3.5),
+        (True, True, 2.7, 1.0),
+    ],
+)
+def test_payment_at_the_end_costs_what_the_chapter_says_for_six_tokens(
+    shared, baseline, end, each
+):
+    found = [
+        rlhf.noise(6, at_end=at_end, shared=shared, baseline=baseline)
+        for at_end in (True, False)
+    ]
+    assert found == pytest.approx([end, each], abs=0.05)
+    assert 1.7 < found[0] / found[1] < 2.7
+    assert rlhf.noise(1, at_end=True) == rlhf.noise(1, at_end=False)
+
+
+def test_training_a_row_for_each_prefix_takes_more_answers_if_paid_at_the_end():
+    needed = {
+        at_end: sum(rlhf.answers_needed(6, at_end=at_end, seed=s) for s in range(5))
+        for at_end in (True, False)
+    }
+    assert needed[True] > 1.2 * needed[False]
+
+
+def test_a_pole_that_is_always_pushed_to_one_side_stands_for_about_nine_steps():
+    def push(states: torch.Tensor) -> torch.Tensor:
+        return 1000 * torch.tensor([-1.0, 1.0]).double().expand(*states.shape[:-1], 2)
+
+    assert 9 <= agents.evaluate(push, cartpole.world(), batch=1000) < 10
+
+
+def test_practice_on_knowledge_repeats_a_few_questions():
+    practised = {
+        task.request
+        for seed in range(3)
+        for update in range(75)
+        for task in tasks("know", count=12, seed=1000 * seed + update)
+    }
+    examined = evaluate.exam(count=40)
+    asked = {task.request for task in examined if task.skill == "know"}
+    assert (len(practised), len(asked)) == (35, 13) and not practised & asked

@@ -7,7 +7,7 @@ import pytest
 
 from lib.worlds import mdp
 from lib.worlds import thermostat as room
-from tools import title_page
+from tools import notebooks, title_page
 
 ROOT = title_page.STATIC.parents[1]
 
@@ -68,6 +68,41 @@ def test_every_function_that_the_notation_names_is_there():
         except ModuleNotFoundError:
             module, _, function = name.rpartition(".")
             assert hasattr(importlib.import_module(module), function), name
+
+
+def glossary():
+    text = read("book/glossary.md").partition("```{glossary}\n")[2]
+    return re.findall(r"^(\S.*)\n  \S", text, re.MULTILINE)
+
+
+def test_the_glossary_names_what_readers_search_for_and_each_word_once():
+    words = glossary()
+    assert {"Goodhart's law", "reward hacking", "action value"} <= set(words)
+    assert len(words) == len(set(words)) > 80
+
+
+def test_every_term_that_a_page_links_is_in_the_glossary():
+    pages = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    linked = re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", "\n".join(texts))
+    assert len(linked) > 10
+    assert set(linked) <= set(glossary())
+
+
+def test_the_notation_lists_the_symbols_that_mean_several_things():
+    page = read("book/notation.md")
+    rows = page.partition("### Symbols that mean several things")[2]
+    rows = rows.partition("Which")[0]
+    for symbol in ("A", "G", "T", "m", r"\tau", r"\theta", r"\rho", r"\sigma"):
+        assert re.search(rf"^\| \$[^|]*{re.escape(symbol)}", rows, re.MULTILINE), symbol
+
+
+def test_the_simplified_objective_is_displayed_where_it_is_argued_with():
+    page = notebooks.read(ROOT / "notebooks/03_from_rl_to_rlhf.ipynb")
+    text = "\n".join(cell.source for cell in page.cells)
+    for page in (text, read("book/notation.md")):
+        plain = re.sub(r"\\[,;]|\\left|\\right|\\big|\s", "", page)
+        assert r"y\sim\pi(\cdot\midx)}[r_\theta(x,y)]" in plain
 
 
 def test_every_file_that_contributing_and_readme_link_to_exists():

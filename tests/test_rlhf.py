@@ -90,17 +90,42 @@ def test_credit_is_what_follows_or_the_whole_sum():
     assert rlhf.credited(good, at_end=True).tolist() == [[2, 2, 2], [1, 1, 1]]
 
 
+class OneRow(torch.nn.Module):
+    """The same logits after every prefix."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, states):
+        return self.logits.expand(*states.shape, 3)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("at_end", [False, True])
-def test_noise_is_that_of_every_single_gradient(length, at_end):
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("baseline", [False, True])
+def test_noise_is_that_of_every_single_gradient(length, at_end, shared, baseline):
     rows, good = rlhf.strings(length)
-    policy = exact.PrefixTable(3, length)
+    policy = OneRow() if shared else exact.PrefixTable(3, length)
     logps = token_logps(policy(rows.states), rows.actions)
-    losses = (rlhf.credited(good, at_end=at_end) * logps).sum(1)
+    credit = rlhf.credited(good, at_end=at_end)
+    credit = credit - credit.mean(0) if baseline else credit
+    losses = (credit * logps).sum(1)
     each = torch.stack([exact.gradient(loss, policy) for loss in losses])  # (K, N)
     mean = each.mean(0)  # the uniform policy: all strings are equally likely
     wanted = (each - mean).square().sum(1).mean() / mean.square().sum()
-    assert_close(rlhf.noise(length, at_end=at_end), wanted.item(), rtol=1e-12, atol=0)
+    got = rlhf.noise(length, at_end=at_end, shared=shared, baseline=baseline)
+    assert_close(got, wanted.item(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_with_one_row_and_a_baseline_noise_does_not_grow_with_length(length):
+    each, once = (
+        rlhf.noise(length, at_end=at_end, shared=True, baseline=True)
+        for at_end in (False, True)
+    )
+    assert each == pytest.approx(1) and once == pytest.approx(3 - 2 / length)
 
 
 def test_one_token_costs_the_same_and_four_cost_more_if_paid_at_the_end():

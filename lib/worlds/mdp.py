@@ -51,11 +51,12 @@ def action_values(mdp: FiniteMDP, values: Tensor, gamma: float | None = None) ->
 
 
 def value_iteration(mdp: FiniteMDP) -> tuple[Tensor, Tensor]:
-    """The optimum to 1e-10 (float64): (values (S,), action_values (S, A)).
+    """The optimum to 1e-10 (float64): (values V* (S,), action values Q* (S, A)).
 
-    Each sweep takes the best action of Bellman's backup and then solves for the value
-    of always acting so (Howard 1960), instead of creeping there by a factor gamma a
-    sweep: a handful of sweeps for any gamma < 1.
+    In spite of its name this is policy iteration (Howard 1960): each sweep takes the
+    best action of Bellman's backup and then solves for the value of always acting so,
+    instead of creeping there by a factor gamma a sweep, as value iteration (Bellman
+    1957) does: a handful of sweeps for any gamma < 1.
     """
     values = torch.full_like(mdp.start, -torch.inf)
     greedy = torch.zeros_like(mdp.reward)
