@@ -61,10 +61,10 @@ class RewardModel(nn.Module):
 class Informed(RewardModel):
     """A reward model that hears how surprising each token was to the trunk.
 
-    To check a fact, one has to foresee the word and then compare it with what is there.
-    A trunk of two layers has foreseen it in its last layer, where it is too late. So
-    here a frozen copy reads first, and the surprise, -log p of each token, is added to
-    what the second reader sees, along a direction that is learnt. As `RewardModel`.
+    To check a fact, one has to predict the word and then compare it with what is there.
+    Here a frozen copy of the trunk predicts, and the surprise, -log p of each token, is
+    added to what the second reader sees, along a direction that is learnt. As
+    `RewardModel`.
     """
 
     def __init__(self, trunk: Transformer, *, outputs: int = 1) -> None:

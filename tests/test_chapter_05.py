@@ -1,4 +1,4 @@
-"""What chapter 5 claims: a price, a leash, motors that pull and motors that do not."""
+"""What chapter 5 claims: a price, a penalty, motors that pull and motors that do not."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib import estimators, objective
-from lib.kl import exact_kl, k1
+from lib.kl import exact_kl, k1, k2, k3
 from lib.worlds.exact import expected
 
 
@@ -40,6 +40,32 @@ def test_k2_in_the_loss_comes_home_and_k1_in_the_loss_wanders(seed, seeded):
     assert path.diff(dim=0).abs().max() > 1e-3  # it moves all the time
     away = pull(lambda now: estimators.slope(-k1(now, home), now))
     assert exact_kl(away[-1].log(), home) > 2  # the sign
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("through", [True, False])
+def test_the_ratio_repairs_k1_and_k3_by_its_gradient_and_k2_without_it(
+    through, seed, seeded
+):
+    """Exact off-policy gradients of a penalty in the loss, for random policies."""
+    ref, old, logits = torch.randn(3, 8, dtype=torch.float64, generator=seeded(seed))
+    ref, old = ref.log_softmax(0), old.log_softmax(0)
+    true = estimators.kl_slope(logits.log_softmax(0), ref)
+
+    def error(estimator) -> float:
+        leaf = logits.clone().requires_grad_()
+        logps = leaf.log_softmax(0)
+        ratio = (logps - old).exp()
+        weight = ratio if through else ratio.detach()
+        mean = expected(weight * estimator(logps, ref), old)
+        (push,) = torch.autograd.grad(mean, leaf)
+        return ((push - true).norm() / true.norm()).item()
+
+    exact, wrong = ((k1, k3), (k2,)) if through else ((k2,), (k1, k3))
+    assert max(map(error, exact)) < 1e-12
+    assert min(map(error, wrong)) > 0.1
+    if not through:
+        assert error(k1) == pytest.approx(1, abs=1e-12)  # no gradient at all
 
 
 @pytest.mark.parametrize("seed", range(5))

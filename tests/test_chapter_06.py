@@ -7,6 +7,8 @@ from torch import Tensor
 from lib import overoptimisation, proxies
 from lib.kl import best_of_n_kl_bound
 from lib.worlds import answers
+from lib.worlds.tasks import Task
+from lib.worlds.taste import judge
 
 SIZES = [2**k for k in range(13)]
 D = torch.tensor([best_of_n_kl_bound(n) for n in SIZES], dtype=torch.float64).sqrt()
@@ -107,10 +109,41 @@ def change(record: dict, name: str, **which) -> Tensor:
     return runs[:, -2:].mean(1) - runs[:, 0]
 
 
-def test_without_a_leash_the_proxy_gains_and_gold_loses_on_every_seed(record):
+def test_without_a_penalty_the_proxy_gains_and_gold_loses_on_every_seed(record):
     assert change(record, "proxy", beta=0).min() > 0
     assert change(record, "gold", beta=0).max() < -1
     assert change(record, "gold", beta=0.1).min() > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_a_penalty_the_recorded_answers_lose_their_facts(record, seed):
+    def said(beta: float) -> list:
+        run = next(
+            run
+            for run in record["runs"]
+            if (run["kind"], run["seed"], run["beta"]) == ("RewardModel", seed, beta)
+        )
+        pairs = zip(record["requests"], run["texts"]["60"], strict=True)
+        return [judge(Task("talk", 1, request, ""), text) for request, text in pairs]
+
+    def worth(beta: float) -> int:
+        return sum(found.true - found.false for found in said(beta))
+
+    assert worth(0) < 0 < worth(0.05)
+
+
+def test_fewer_comparisons_and_less_accuracy_can_be_the_better_proxy():
+    """Products of 50 comparisons against linear of 2,000: what the summary says."""
+    fresh = proxies.compare(20_000, generator=seeded(77))
+    right, gold = torch.zeros(2, 2, 3, dtype=torch.float64)
+    for i, (kind, count) in enumerate([(proxies.products, 50), (proxies.linear, 2000)]):
+        for seed in range(3):
+            proxy = proxies.taught(kind, count, seed=50 + seed)
+            right[i, seed] = proxies.accuracy(proxy, fresh)
+            gold[i, seed] = overoptimisation.worth(proxy, seed=200 + seed)
+    assert right.mean(1).tolist() == pytest.approx([0.64, 0.91], abs=0.006)
+    assert gold.mean(1).tolist() == pytest.approx([0.59, -0.21], abs=0.006)
+    assert (gold[0] > gold[1]).sum() == 2
 
 
 @pytest.mark.parametrize("trial", range(3))

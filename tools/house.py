@@ -71,7 +71,7 @@ ANNEX = [
 ]  # for notebooks
 
 FILE_LINES, FUNCTION_LINES = 270, 40
-CELL_LINES, MEDIAN_LINES, CELLS, WORDS_PER_LINE = 15, 6, 25, 10
+CELL_LINES, MEDIAN_LINES, CELLS, WORDS_PER_LINE = 20, 8, 30, 10
 SOLUTION_LINES = 40
 LINE_WIDTH = 88
 IGNORED_SHARE = 0.05
@@ -291,7 +291,7 @@ def plain_markdown(notebook: NotebookNode, path: Path) -> list[str]:
 
 
 def small_cells(notebook: NotebookNode, path: Path) -> list[str]:
-    """Cells of at most 15 lines, median 6 (on show), about 25; no line too wide."""
+    """Cells of at most 20 lines, median 8 (on show), at most 30; no line too wide."""
     chapter = path.parent.name == "notebooks"
     most = CELL_LINES if chapter else SOLUTION_LINES
     cells = notebooks.code_cells(notebook)
