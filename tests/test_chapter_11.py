@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from lib import kl
 from lib.losses.reward import bradley_terry, k_wise
 from lib.recipes import instructgpt
+from lib.recipes.prompts import talk
 from lib.recipes.stages import BASE
 from lib.worlds.tasks import SKILLS
 from tools import notebooks, record_recipes
@@ -65,6 +66,14 @@ def test_the_record_s_sizes_are_a_hundredth_of_table_6():
     assert sizes == {BASE: 0, "sft": 127, "reward": 332, "ppo": 311}
     published = [stage.published for stage in instructgpt.RECIPE.stages]
     assert published == [11_295 + 1_430, 6_623 + 26_584, 31_144]
+
+
+def test_of_the_311_prompts_of_ppo_253_are_different():
+    assert [len({t.request for t in talk(n, 0)}) for n in (332, 311)] == [267, 253]
+
+
+def test_all_five_seeds_start_from_one_base_model():
+    assert len({r["scores"]["talk"] for r in results(BASE)}) == 1
 
 
 def test_each_prompt_comes_up_about_eight_times_as_in_the_paper():

@@ -1,6 +1,7 @@
 """What chapter 12 claims: what each stage of Tülu 3 gives, and what a mean changes."""
 
 import json
+import random
 from functools import partial
 
 import pytest
@@ -88,6 +89,42 @@ def test_one_pair_in_six_is_the_wrong_way_round_and_a_hundredth_and_a_half_is_ne
     erred, kept = after("dpo", "erred"), after("sft", "kept")
     assert abs(erred.mean() - 1 / 6) < 0.015
     assert 0.98 < kept.min() and kept.max() < 0.99
+
+
+# ------------------------------------------------------------------- how much is there
+
+
+def test_the_9393_demonstrations_are_4220_different_ones_and_know_is_35():
+    shown = instruct.demonstrations(count=1_342, seed=0)
+    mix = random.Random(0).sample(shown, 9_393)
+    assert len(set(mix)) == 4_220
+    asked = {
+        skill: {task.request for task, _ in mix if task.skill == skill}
+        for skill in ("know", "repeat", "words")
+    }
+    assert [len(each) for each in asked.values()] == [35, 58, 66]
+
+
+def test_the_exam_asks_thirteen_questions_of_know_and_few_of_three_other_skills():
+    exam = evaluate.exam(count=ASKED)
+    different = {
+        skill: len({task.request for task in exam if task.skill == skill})
+        for skill in (*SKILLS, "talk")
+    }
+    counts = {"know": 13, "sum": 88, "reverse": 89, "repeat": 14, "list": 17}
+    assert different == {**counts, "words": 14, "talk": 89}
+
+
+def test_the_prompts_of_rlvr_are_122_words_and_58_descriptions():
+    asked = {(task.skill, task.request) for task in tulu3.verifiable(299, 0)}
+    assert sorted(skill for skill, _ in asked).count("reverse") == 122
+    assert len(asked) == 122 + 58
+
+
+def test_six_answers_in_ten_were_seen_before_the_first_epoch_ends():
+    mix = random.Random(0).sample(instruct.demonstrations(count=1_342, seed=0), 9_393)
+    seen = set(mix[:-1600])
+    assert 0.55 < sum(one in seen for one in mix[-1600:]) / 1600 < 0.65
 
 
 # ---------------------------------------------------------------- what a mean changes

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from lib import instruct
 from lib.advantages import group_normalised
 from lib.lessons import silent
-from lib.recipes.deepseek_r1 import ABLATIONS, RECIPE
+from lib.recipes.deepseek_r1 import ABLATIONS, RECIPE, sums
 from lib.recipes.prompts import right_and_reasoned
-from lib.worlds.tasks import Task, reasoning
+from lib.worlds.tasks import Task, reasoning, tasks
 from tools.record_recipes import ABLATED, ITSELF, PLACES, ROOT
 
 PLACE = ROOT / "notebooks" / "records" / f"{PLACES['deepseek_r1']}.json"
@@ -124,6 +124,16 @@ def test_the_record_is_whole_and_says_what_made_it():
         assert [r["stage"] for r in runs] == ["base", *(s.name for s in RECIPE.stages)]
         for result, stage in zip(runs[1:], RECIPE.stages, strict=True):
             assert result["amount"] == stage.amount(0.01)
+
+
+@pytest.mark.parametrize("count", [3_328, 6_000])
+def test_the_questions_of_every_stage_are_192_different_sums(count):
+    assert len({task.request for task in sums(count, 0)}) == 192
+
+
+def test_the_exam_of_short_sums_has_45_different_questions():
+    asked = tasks("sum", count=128, seed=1, split="test", levels=(1, 2))
+    assert len({task.request for task in asked}) == 45
 
 
 def test_zero_starts_above_nothing_and_learns():

@@ -85,12 +85,27 @@ def test_r1s_cold_start_is_smaller_than_instructgpts_demonstrations():
     )
 
 
-def test_tulus_rl_was_smaller_than_instructgpts_and_r1s_larger():
-    tulu = number("tulu3", "rlvr", "answers", version="arXiv v5")
+def test_rl_answers_are_the_one_column_that_rises_and_only_with_tulus_70b_run():
     gpt = number("instructgpt", "ppo", "answers")
     r1 = sum(number("deepseek_r1", stage, "answers") for stage in ("zero", "r1"))
+    ablations = number("tulu3", "rlvr", "answers", version="arXiv v5")
+    large = number("tulu3", "rlvr", "answers, 70B")
+    assert ablations < gpt < large < r1 and 24 < r1 / gpt < 25
     assert number("tulu3", "rlvr", "size") < number("instructgpt", "ppo", "size")
-    assert tulu < gpt and 24 < r1 / gpt < 25
+    assert "256,000 → 400,000 → 6.2 million" in PROSE
+    assert (gpt, large, round(r1 / 1e6, 1)) == (256_000, 400_000, 6.2)
+
+
+def test_the_cold_start_lies_outside_the_two_powers_of_ten_of_the_printed_sizes():
+    sizes = [
+        find(recipe.name, stage.name, "size").number
+        for recipe in (instructgpt.RECIPE, tulu3.RECIPE, deepseek_r1.RECIPE)
+        for stage in recipe.stages
+    ]
+    printed = [size for size in sizes if not math.isnan(size)]
+    assert max(printed) < 100 * min(printed)
+    assumed = deepseek_r1.RECIPE.stage("cold").published
+    assert round(max(printed) / assumed) == 188 and "188 times" in PROSE
 
 
 def test_the_recipes_here_have_three_three_and_six_stages():
@@ -198,10 +213,11 @@ def test_the_rule_gives_instructgpts_published_costs():
     assert sft == pytest.approx(number(gpt, "sft", "compute"), rel=0.04)
     assert rl + ptx == pytest.approx(number(gpt, "ppo", "compute"), rel=0.04)
     assert ptx / (rl + ptx) == pytest.approx(5 / 6, abs=0.01)
+    assert f"{rl:.1f} of {sft + rl + ptx:.1f}" in PROSE
     assert rl / sft == pytest.approx(2, abs=0.2)
 
 
-def test_rl_took_the_larger_part_and_all_of_it_little_of_pretraining():
+def test_rl_took_the_larger_part_of_tulu_and_r1_and_all_of_it_little_of_pretraining():
     tulu = {
         s: number("tulu3", s, "GPU hours") for s in ("sft", "dpo", "reward", "rlvr")
     }

@@ -18,6 +18,13 @@ def patches(fig, kind):
     return [patch for patch in fig.axes[0].patches if isinstance(patch, kind)]
 
 
+def test_a_box_says_which_sizes_are_assumed(drawn):
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert "50 samples of 5,000 (assumed)" in texts
+    assert "3,328 questions of 332,800" in texts
+    assert sum("(assumed)" in text for text in texts) == 3
+
+
 def test_every_stage_has_a_box_that_says_what_it_is_and_how_much_of_it(drawn):
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert len(patches(drawn, FancyBboxPatch)) == 7

@@ -193,6 +193,38 @@ def test_only_the_mixture_of_r1_is_rounded_where_it_is_run():
     ]
 
 
+def test_what_no_paper_prints_is_marked_as_assumed_where_it_is_run():
+    for name, module in KNOWN.items():
+        for stage in module.RECIPE.stages:
+            fact = find(name, stage.name, "size")
+            unprinted = math.isnan(fact.number) or "assuming" in fact.note
+            assert stage.assumed == unprinted, stage.name
+    assumed = [s.name for s in deepseek_r1.RECIPE.stages if s.assumed]
+    assert assumed == ["cold", "reasoning", "r1"]
+
+
+def test_what_is_computed_from_a_source_is_not_said_to_be_read_in_it():
+    computed = {
+        (fact.stage, fact.what) for fact in facts() if fact.verified == "computed"
+    }
+    both = {"size", "answers"}
+    assert computed == {(stage, what) for stage in ("zero", "r1") for what in both}
+
+
+def test_r1_learns_from_one_rollout_in_sixteen_minibatches_and_keeps_the_format():
+    r1 = "deepseek_r1"
+    rollout = find(r1, "zero", "rollout").number
+    assert rollout == find(r1, "reasoning", "rollout").number == 8_192
+    parts = find(r1, "zero", "minibatches").number
+    questions, group = (
+        find(r1, "zero", what).number for what in ("questions a step", "group")
+    )
+    assert rollout == parts * questions * group
+    assert find(r1, "reasoning", "clip").number == 10
+    assert find(r1, "r1", "temperature").number == 0.7
+    assert "format" in find(r1, "r1", "reward of general data").value
+
+
 def test_figures_that_are_sums_and_products_add_up():
     def value(*name, **more):
         return find(*name, **more).number

@@ -347,6 +347,8 @@ def test_the_command_lists_the_recipes_with_their_sizes(capsys):
     assert (
         "InstructGPT (2022)" in said and "12,725 demonstrations; at 0.01: 127" in said
     )
+    assert "5,000 samples (assumed); at 0.01: 50" in said
+    assert said.count("(assumed)") == 3
 
 
 def test_the_command_writes_a_table_the_curves_and_the_samples(

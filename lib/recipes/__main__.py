@@ -99,7 +99,7 @@ def _keep(folder: Path, chosen: Recipe, results: list[engine.Result]) -> list[Pa
 def _list(chosen: Recipe, scale: float) -> None:
     print(f"{chosen.name}: {chosen.title}")
     for stage in chosen.stages:
-        size = f"{stage.published:,} {stage.unit}"
+        size = f"{stage.published:,} {stage.unit}" + " (assumed)" * stage.assumed
         here = stage.amount(scale)
         print(f"  {stage.name:10} {stage.title}: {size}; at {scale:g}: {here:,}")
 

@@ -38,7 +38,8 @@ def pipeline(recipe: Recipe, says: Mapping[str, str], *, scale: float) -> Figure
     _box(ax, tops[BASE], figures.REFERENCE, "Base model", "", says.get(BASE, ""))
     for stage in recipe.stages:
         colour = COLOURS.get(stage.tool, figures.REFERENCE)
-        here = f"{stage.amount(scale):,} {stage.unit} of {stage.published:,}"
+        whole = f"{stage.published:,}" + " (assumed)" * stage.assumed
+        here = f"{stage.amount(scale):,} {stage.unit} of {whole}"
         title = f"{stage.title} ({stage.name})"
         _box(ax, tops[stage.name], colour, title, here, says.get(stage.name, ""))
         _arrow(ax, tops[stage.start], tops[stage.name])

@@ -20,6 +20,7 @@ RECIPES = ("instructgpt", "tulu3", "deepseek_r1")
 LECTURE = "lecture"
 VERIFIED = {
     "text": "read in the text of the source",
+    "computed": "computed from figures in the text of the source",
     "repository": "read in its authors' repository",
     "excerpt": "read where others quote it",
     "not": "not verified",

@@ -1,8 +1,10 @@
 """A recipe is data: named stages, each with what goes in, which tool, and how much.
 
-The sizes are those that were published; one knob, `scale`, multiplies them all, so that
-a run can say "InstructGPT at 1/100". What a stage does is a function of its Work, which
-`lib.recipes.tools` has one of for every tool; `lib.recipes.engine` runs them in order.
+The sizes are those that were published, or stand for what was not; one knob, `scale`,
+multiplies them. It multiplies the data only: a stage that is told its number of updates
+(PPO of InstructGPT, RLVR of Tülu 3) makes as many at any scale. What a stage does is a
+function of its Work, which `lib.recipes.tools` has one of for every tool;
+`lib.recipes.engine` runs them in order.
 """
 
 import math
@@ -51,11 +53,12 @@ class Stage:
     title: str
     tool: str  # of the toolkit: which chapter explains it
     start: str  # the stage whose model it trains, or BASE
-    published: int  # size of its data in the paper
+    published: int  # size of its data in the paper; if `assumed`, what stands for it
     unit: str  # of which: "demonstrations"
     run: Run
     uses: str | None = None  # the stage whose model judges or teaches, if one does
     judges: bool = False  # makes a reward model, not a policy
+    assumed: bool = False  # the paper prints no such size: `published` is our choice
 
     def amount(self, scale: float) -> int:
         """The published size times `scale`, rounded down; nothing at all is refused."""

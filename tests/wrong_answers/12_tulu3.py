@@ -84,15 +84,15 @@ WRONG = {
     ],
     "ex12_3": [
         # practice makes perfect, and nothing else changes
-        SIGNS.format(signs='{"words": 1, "others": 0, "talk": 0}'),
-        # a verifier's reward lifts everything
-        SIGNS.format(signs='{"words": 1, "others": 1, "talk": 1}'),
-        # only talk is in danger
-        SIGNS.format(signs='{"words": 1, "others": 0, "talk": -1}'),
+        SIGNS.format(signs='{"words": 1, "groups": 0, "others": 0}'),
+        # what has been learned is learned: the other answers become likelier, too
+        SIGNS.format(signs='{"words": 1, "groups": -1, "others": -1}'),
+        # the more is right, the more there is to compare
+        SIGNS.format(signs='{"words": 1, "groups": 1, "others": 1}'),
         # nothing can be learned without a penalty
-        SIGNS.format(signs='{"words": -1, "others": -1, "talk": -1}'),
+        SIGNS.format(signs='{"words": -1, "groups": 0, "others": 1}'),
         # a line is missing
-        SIGNS.format(signs='{"words": 1, "talk": -1}'),
+        SIGNS.format(signs='{"words": 1, "others": 1}'),
     ],
     "ex12_4": [
         # as it was reported

@@ -40,9 +40,9 @@ RIGHT_GPUS = {
 
 PREDICTION = """
 def prediction():
-    return dict.fromkeys(asked, {sign}), "{least}"
+    return {{"updates": {updates}, "repeat": {repeat}, "talk": {talk}}}
 """
-NAMES = '("know", "sum", "reverse", "repeat", "list", "words", "talk")'
+SEEN = {"updates": "1", "repeat": "-1", "talk": "1"}
 
 WRONG = {
     "ex14_2": [
@@ -98,13 +98,17 @@ WRONG = {
         ),
     ],
     "ex14_5": [
+        # all else is equal
+        PREDICTION.format(**{**SEEN, "updates": "0"}),
+        # three demonstrations show how to repeat a word
+        PREDICTION.format(**{**SEEN, "repeat": "0"}),
+        # more data make everything less surprising
+        PREDICTION.format(**{**SEEN, "talk": "-1"}),
+        # talk is what the base model knows already
+        PREDICTION.format(**{**SEEN, "talk": "0"}),
         # more data do harm
-        PREDICTION.format(sign=-1, least="sum").replace("asked", NAMES),
-        # nothing happens
-        PREDICTION.format(sign=0, least="sum").replace("asked", NAMES),
-        # facts are the hardest
-        PREDICTION.format(sign=1, least="know").replace("asked", NAMES),
+        PREDICTION.format(**{**SEEN, "repeat": "1"}),
         # no prediction for talk
-        PREDICTION.format(sign=1, least="sum").replace("asked", NAMES[:-8] + ")"),
+        'def prediction():\n    return {"updates": 1, "repeat": -1}\n',
     ],
 }
