@@ -1,5 +1,7 @@
 """The notebooks whose outputs are not compared, and the line that says so on their pages.
 
+    python -m tools.lax                the notebooks that are strict, a path a line
+
 notebooks/lax.toml lists them by name, each with its reason. pytest runs every cell of
 theirs and compares no output (conftest.py); `python -m tools.address` writes the line.
 """
@@ -45,3 +47,13 @@ def mend(notebook: NotebookNode, path: Path, root: Path) -> bool:
     if first.cell_type == "markdown":
         first.source = noted(before, lax=is_lax(path, root))
     return first.source != before
+
+
+def strict(root: Path = notebooks.ROOT) -> list[Path]:
+    """The notebooks whose outputs are compared."""
+    return [path for path in notebooks.everything(root) if not is_lax(path, root)]
+
+
+if __name__ == "__main__":
+    for each in strict():
+        print(each.relative_to(notebooks.ROOT))
