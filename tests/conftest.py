@@ -1,13 +1,43 @@
-"""What several test files need: exact messages, seeded generators, garbage, gradients."""
+"""What several test files need: exact messages, seeded generators, garbage, gradients.
 
+And what holds for all of them: a test leaves to the next what it found.
+"""
+
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
+import matplotlib as mpl
 import pytest
 import torch
 from torch import Tensor
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30)
+
+
+def _shared() -> dict[str, Any]:
+    """What all tests of a process share, and could change for one another."""
+    told = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    drawn = {k: v for k, v in mpl.rcParams.copy().items() if k != "backend"}
+    return {
+        "the environment": told,
+        "the working folder": os.getcwd(),
+        "matplotlib's settings": drawn,
+        "torch's threads": torch.get_num_threads(),
+        "torch's default type": torch.get_default_dtype(),
+        "whether torch takes gradients": torch.is_grad_enabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def leaves_what_it_found() -> Iterator[None]:
+    """A test that changes what others share fails, in whatever order they run."""
+    before = _shared()
+    yield
+    after = _shared()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed {', '.join(changed)} for those after it"
 
 
 @contextmanager
