@@ -36,8 +36,8 @@ def test_gradients():
     torch.set_grad_enabled(False)
 """
 CHANGED = {
-    "font": "matplotlib's settings",
-    "environment": "the environment",
+    "font": "matplotlib's font.size",
+    "environment": "$HERE",
     "folder": "the working folder",
     "threads": "torch's threads",
     "type": "torch's default type",
@@ -56,4 +56,7 @@ def test_a_test_that_changes_what_others_share_fails(tmp_path):
     )
     assert "7 passed, 6 errors" in run.stdout, run.stdout + run.stderr
     for name, what in CHANGED.items():
-        assert f"test_{name} - AssertionError: the test changed {what} for" in run.stdout
+        assert (
+            f"test_{name} - AssertionError: the test changed for those after it: {what}"
+            in (run.stdout)
+        )
