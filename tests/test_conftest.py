@@ -1,9 +1,11 @@
-"""A test that changes what all tests share is noticed, and one that does not is left alone."""
+"""What conftest.py promises: how many threads there are, and that no test changes it."""
 
 import os
 import shutil
 import subprocess
 import sys
+
+import pytest
 
 from tools import notebooks
 
@@ -60,3 +62,19 @@ def test_a_test_that_changes_what_others_share_fails(tmp_path):
             f"test_{name} - AssertionError: the test changed for those after it: {what}"
             in (run.stdout)
         )
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"), [({}, "1"), ({"RLHF_EXECUTED_THREADS": "2"}, "2")]
+)
+def test_tests_run_on_one_thread_unless_asked_for_more(asked, got):
+    code = "import conftest, torch; print(torch.get_num_threads())"
+    clean = {k: v for k, v in os.environ.items() if k != "RLHF_EXECUTED_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=notebooks.ROOT,
+        env={**clean, "OMP_NUM_THREADS": "7", **asked},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, got), run.stderr
