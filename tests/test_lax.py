@@ -136,7 +136,10 @@ def test_the_list_names_chapters_that_await_their_second_edition():
     ("line", "complaint"),
     [
         ('99_gone = "second edition under way"', "99_gone: no such notebook"),
-        ('listed = "it differs"', "listed: its reason does not name the second edition"),
+        (
+            'listed = "it differs"',
+            "listed: its reason does not name the second edition",
+        ),
         ("listed = 3", "listed: its reason does not name the second edition"),
         ('01_ready = "second edition under way"', "01_ready: is ready, and strict"),
     ],

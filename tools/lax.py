@@ -37,7 +37,9 @@ def is_lax(path: Path, root: Path = notebooks.ROOT) -> bool:
 def noted(title: str, *, lax: bool) -> str:
     """The text of a title cell, with the line below the Colab link or without it."""
     plain = NOTED.sub("", title)
-    return LINK.sub(lambda link: f"{link[0]}\n\n{NOTE}", plain, count=1) if lax else plain
+    return (
+        LINK.sub(lambda link: f"{link[0]}\n\n{NOTE}", plain, count=1) if lax else plain
+    )
 
 
 def mend(notebook: NotebookNode, path: Path, root: Path) -> bool:
