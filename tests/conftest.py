@@ -1,13 +1,50 @@
-"""What several test files need: exact messages, seeded generators, garbage, gradients."""
+"""What several test files need: exact messages, seeded generators, garbage, gradients.
 
+And what holds for all of them: a test leaves to the next what it found.
+"""
+
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
+import matplotlib as mpl
 import pytest
 import torch
 from torch import Tensor
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30)
+BY_IMPORTS = (
+    "PYGAME_",
+    "TORCHINDUCTOR_",
+)  # gymnasium and torch set these for themselves
+
+
+def _shared() -> dict[str, Any]:
+    """What all tests of a process share, and could change for one another."""
+    drawn = mpl.rcParams.copy().items()
+    settings = {f"matplotlib's {k}": v for k, v in drawn if k != "backend"}
+    told = {f"${k}": v for k, v in os.environ.items() if not k.startswith(BY_IMPORTS)}
+    told.pop("$PYTEST_CURRENT_TEST")
+    rest = {
+        "the working folder": os.getcwd(),
+        "torch's threads": torch.get_num_threads(),
+        "torch's default type": torch.get_default_dtype(),
+        "whether torch takes gradients": torch.is_grad_enabled(),
+    }
+    return settings | told | rest
+
+
+@pytest.fixture(autouse=True)
+def leaves_what_it_found() -> Iterator[None]:
+    """A test that changes what others share fails, in whatever order they run."""
+    before = _shared()
+    yield
+    after = _shared()
+    changed = [name for name in after if before.get(name) != after[name]]
+    gone = [name for name in before if name not in after]
+    said = ", ".join(changed + gone)
+    assert not said, f"the test changed for those after it: {said}"
 
 
 @contextmanager
@@ -33,12 +70,16 @@ def seeded() -> Callable[[int], torch.Generator]:
 def grad_of() -> Callable[..., tuple[Tensor, ...]]:
     """`grad_of(f, x, y)` = (df/dx, df/dy) of the sum of f(x, y); 0 where none flows."""
 
-    def gradients(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def gradients(
+        function: Callable[..., Tensor], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         leaves = [x.detach().clone().requires_grad_() for x in inputs]
         total = function(*leaves).sum()
         if not total.requires_grad:
             return tuple(torch.zeros_like(x) for x in inputs)
-        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        return torch.autograd.grad(
+            total, leaves, allow_unused=True, materialize_grads=True
+        )
 
     return gradients
 

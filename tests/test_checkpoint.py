@@ -260,16 +260,15 @@ def test_a_killed_writer_leaves_a_whole_file(path):
     assert child.stderr.readline() == "ready\n"
     while not path.exists():
         time.sleep(0.01)
-    good = 0
-    deadline = time.monotonic() + 0.5
-    while time.monotonic() < deadline:  # a reader beside the writer
+    good, state = 0, {"i": 0}
+    while good < 20 or state["i"] == 0:  # a reader beside the writer
         state = checkpoint.load(path)
         assert (state["x"] == state["i"]).all()
         good += 1
     child.send_signal(signal.SIGKILL)
     child.communicate()
     state = checkpoint.load(path)
-    assert (state["x"] == state["i"]).all() and state["i"] > 0 and good > 1
+    assert (state["x"] == state["i"]).all() and state["i"] > 0
 
 
 def test_no_file_is_ever_unpickled_without_a_check():

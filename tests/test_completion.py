@@ -132,7 +132,7 @@ def test_top_p_is_measured_after_temperature_and_top_k():
     assert kept(FOUR, temperature=0.5, top_p=0.73) == [T, T, F, F]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(
     st.lists(st.integers(-4, 4), min_size=1, max_size=7),
     st.sampled_from([0.3, 1.0, 2.5]),
@@ -289,7 +289,7 @@ def test_end_is_counted_once_and_nothing_follows_it():
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("group", [1, 3, 16])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)]
+    ("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-10)]
 )
 def test_logps_are_what_training_computes_again(temperature, group, dtype, tolerance):
     policy = transformer(dtype=dtype, loud=2.0)

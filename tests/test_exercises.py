@@ -18,6 +18,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+import torch
 from nbformat import NotebookNode
 
 from lib import checks
@@ -72,7 +73,7 @@ def outcomes(path: Path) -> Outcomes:
     tried = variants(path)
     said: Outcomes = {}
     space: dict[str, Any] = {"__name__": "__main__"}
-    before = Path.cwd()
+    before, threads = Path.cwd(), torch.get_num_threads()
     os.chdir(path.parent)  # as a kernel does
     try:
         with mpl.rc_context(), contextlib.redirect_stdout(io.StringIO()):
@@ -90,6 +91,7 @@ def outcomes(path: Path) -> Outcomes:
                     exec(cell.source, space)
     finally:
         os.chdir(before)
+        torch.set_num_threads(threads)  # the set-up cell has changed them
     return said
 
 

@@ -12,12 +12,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from tools import house, notebooks
+from tools import house, lax, notebooks
 
 ROOT = notebooks.ROOT
 CHAPTERS, SOLUTIONS = notebooks.chapters(), notebooks.solutions()
 EVERY = notebooks.everything()
 PAGES = [*CHAPTERS, *SOLUTIONS]
+STRICT = lax.strict()
 
 
 def holds(said: list[str]) -> None:
@@ -117,6 +118,10 @@ def test_outputs_name_no_machine():
 
 def test_no_widget_state_is_stored():
     holds(house.complaints(house.no_stored_widgets, EVERY))
+
+
+def test_a_listed_notebook_says_that_its_digits_may_differ_and_no_other_does():
+    holds(house.complaints(house.digits_may_differ, EVERY))
 
 
 def test_ignored_outputs_are_one_in_twenty_at_most_each_with_its_reason():
@@ -311,6 +316,10 @@ def _no_stars(nb: NotebookNode) -> None:
         cell.source = cell.source.replace("★", "*")
 
 
+def _the_note(nb: NotebookNode) -> None:
+    nb.cells[0].source += f"\n\n{lax.NOTE}"
+
+
 DAMAGES: list[tuple[house.Rule, Callable[[NotebookNode], None], list[Path]]] = [
     (house.has_the_setup_cell, _setup, EVERY),
     (house.opens_in_colab, _link, EVERY),
@@ -333,6 +342,7 @@ DAMAGES: list[tuple[house.Rule, Callable[[NotebookNode], None], list[Path]]] = [
     (house.same_everywhere, _semicolon, EVERY),
     (house.no_stored_widgets, _widget_state, EVERY),
     (house.reasons_to_ignore, _changed_tag, EVERY),
+    (house.digits_may_differ, _the_note, STRICT),
     (house.sound_exercises, _no_check, SOLUTIONS),
     (house.sound_exercises, _unfolded, SOLUTIONS),
     (house.sound_exercises, _no_stars, SOLUTIONS),

@@ -256,7 +256,7 @@ def test_every_algorithm_raises_the_reward_of_a_tiny_policy(name):
     reward = first_is_low
     ask = drills("reverse", count=4, seed=3)
     knobs = Knobs(group=8, max_tokens=1)
-    start = model(dtype=torch.float32)
+    start = model()
     after, history = train(
         start, ALGORITHMS[name], reward, ask, seed=3, updates=25, lr=0.02, knobs=knobs
     )

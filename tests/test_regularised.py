@@ -23,7 +23,8 @@ def writer(seed: int = 0) -> Transformer:
     config = Config(
         vocabulary=len(TOKENIZER), context=96, layers=1, width=16, heads=2, hidden=32
     )
-    return Transformer(config, generator=torch.Generator().manual_seed(seed))
+    draws = torch.Generator().manual_seed(seed)
+    return Transformer(config, generator=draws, dtype=torch.float64)
 
 
 def brevity(asked, rollout: Rollout) -> torch.Tensor:

@@ -423,13 +423,13 @@ def test_a_megabyte_of_anything_is_judged_at_once(skill):
     for unit in units:
         text = unit * (MEGABYTE // len(unit))
         for answer in (text, right + text, text + right):
-            started = time.perf_counter()
+            started = time.process_time()
             assert verify(EXAMPLES[skill], answer) in (True, False)
             assert verify_reasoning(answer) is False
-            assert time.perf_counter() - started < 1
+            assert time.process_time() - started < 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.sampled_from(list(SKILLS)), st.text(max_size=60) | st.sampled_from(JUNK))
 def test_any_text_gets_a_verdict(skill, answer):
     assert verify(EXAMPLES[skill], answer) in (True, False)
@@ -439,7 +439,7 @@ def test_any_text_gets_a_verdict(skill, answer):
 PARTS = [*TOKENIZER.pieces[99:], "<think>", "9", ".", ", ", " 9", " red", " fox"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=12))
 def test_only_the_right_words_in_the_right_order_reverse_and_repeat(parts):
     answer = "".join(parts)
@@ -551,8 +551,8 @@ def test_thoughts_may_be_two_thousand_characters_long():
 @pytest.mark.parametrize("unit", ["1 + 1 = 2. ", "<think>", "1", " ", "1 + ", ". "])
 def test_reasoning_of_a_megabyte_is_judged_at_once(unit):
     text = unit * (MEGABYTE // len(unit))
-    started = time.perf_counter()
+    started = time.process_time()
     for completion in (text, f"<think>{text}", f"<think> {text} </think> 2"):
         assert verify_reasoning(completion) is False
     assert verify_reasoning(f"<think> 1 + 1 = 2. </think> {text}") is False
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

@@ -237,7 +237,7 @@ def test_a_word_of_two_characters_is_long_enough():
     assert pieces("ab", Tokenizer(["ab"])) == ["ab"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, derandomize=True, deadline=None)
 @given(st.lists(st.text(alphabet="ab. 1", min_size=2, max_size=4), unique=True))
 def test_any_words_at_all_cut_a_text_without_loss(words):
     made = Tokenizer(words)

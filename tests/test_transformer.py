@@ -35,14 +35,17 @@ def tokens(*shape, seed=0, below=11):
     return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_same_weights_give_the_same_logits_in_transformers_llama(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "room"),
+    [(torch.float64, 3e-5), (torch.float32, 3e-4)],  # their angles are float32 in both;
+)  # float32 adds some 2,500 roundings (1.2e-7 each) of its own, in another order
+def test_the_same_weights_give_the_same_logits_in_transformers_llama(dtype, room):
     config = Config(50, context=64, layers=3, width=48, heads=4, hidden=80)
     ours, x = model(config, dtype=dtype), tokens(4, 64, below=50)
     with torch.random.fork_rng(), torch.no_grad():
         got, want = ours(x), llama(ours)(x).logits
     assert got.std() > 0.5  # there is something to compare
-    assert (got - want).abs().max() < 3e-5  # their angles are float32
+    assert (got - want).abs().max() < room
     assert got.dtype == dtype and got.shape == (4, 64, 50)
 
 

@@ -386,17 +386,17 @@ BIG = {
 
 @pytest.mark.parametrize("shape", BIG)
 def test_a_megabyte_of_anything_gets_its_verdict_in_time(shape):
-    began = time.perf_counter()
+    began = time.process_time()
     assert verify_number(BIG[shape], 7) is False
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_megabyte_between_two_boxes_hides_neither():
     for filler in ("the 7 ", "{}", r"\{", "}", r"\boxed{8} ", "\\\\", "ü", "\ud800"):
         text = BOX + "8} " + filler * (MEGABYTE // len(filler)) + BOX + "7}"
-        began = time.perf_counter()
+        began = time.process_time()
         assert verify_number(text, 7)
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 1
         assert not verify_number(text.replace("8} ", "8 ", 1), 7) or filler == "}"
 
 

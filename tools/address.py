@@ -1,6 +1,7 @@
 """Carry the repository's address from _config.yml to everything that names it.
 
-    python -m tools.address            rewrite set-up cells, links, README, CITATION.cff
+    python -m tools.address            rewrite set-up cells, links, README, CITATION.cff,
+                                       and the line of the notebooks in notebooks/lax.toml
     python -m tools.address --check    exit 1 if something does not follow
 
 A fork changes `repository.url` (and `branch`) in _config.yml and runs the first. In text
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import notebooks
+from tools import lax, notebooks
 
 GITHUB = "https://github.com/"
 COLAB = re.compile(r"\[Open in Colab\]\(https://colab\.research\.google\.com/[^)\s]*\)")
@@ -60,6 +61,8 @@ def mend_notebook(
         if source != cell.source:
             cell.source = source
             changed.append(f"cell {cell.id}")
+    if lax.mend(notebook, path, root):
+        changed.append("the line below its title")
     return changed
 
 

@@ -10,6 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
 
 from lib import figures, picture
@@ -44,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         return _refused("--out: got none, wanted a folder for the results")
     if asked.device != "cpu":
         return _refused(f"--device: got {asked.device!r}, wanted 'cpu'")
-    torch.set_num_threads(1)
     results: list[engine.Result] = []
 
     def told(result: engine.Result) -> None:
@@ -90,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _keep(folder: Path, chosen: Recipe, results: list[engine.Result]) -> list[Path]:
     """The table, the answers and the curves of a run, as text and as a picture."""
-    figures.use_style()
     place = folder / "curves.svg"
-    written(place, picture.svg(drawing.curves(results)))
+    with mpl.rc_context(figures.STYLE):
+        written(place, picture.svg(drawing.curves(results)))
     return [*report.write(folder, chosen, results), place]
 
 
@@ -110,4 +110,5 @@ def _refused(reason: str) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     sys.exit(main())

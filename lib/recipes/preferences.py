@@ -46,11 +46,12 @@ def gathered(
         blocks, in_vain = blocks + 1, 0 if len(told) else in_vain + 1
         if in_vain == 9:
             require.refuse("policy", "answers of one score, always", "some that differ")
+        if not len(told):
+            continue
         rows = pair[told] + told[:, None] * group
         texts = rollout.rows(rows[:, 0]), rollout.rows(rows[:, 1])
         some = [asked[i] for i in told.tolist()]
-        if some:
-            found.append(Comparisons(some, *texts, *scores[told].unbind(1)))
+        found.append(Comparisons(some, *texts, *scores[told].unbind(1)))
         kept += len(some)
     pairs = sum(found[1:], found[0]).rows(torch.arange(count))
     return pairs, blocks * ROWS * group

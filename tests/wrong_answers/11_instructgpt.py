@@ -19,9 +19,9 @@ RIGHT = {
 
 PREDICTION = """
 def prediction():
-    return {{"proxy": {proxy}, "kl": {kl}, "talk": {talk}, "old text": {old}}}
+    return {{"first proxy": {first}, "kl": {kl}, "penalty": {penalty}}}
 """
-SEEN = {"proxy": "-1", "kl": "-1", "talk": "-1", "old": "1"}
+SEEN = {"first": "0", "kl": "-1", "penalty": "1"}
 
 VALIDATION = """
 def validation_loss(model, shown):
@@ -87,14 +87,16 @@ WRONG = {
         "def critic_of(judge):\n    return copy.deepcopy(judge).requires_grad_(False)",
     ],
     "ex11_4": [
-        # a longer leash than before
+        # farther away than before
         PREDICTION.format(**{**SEEN, "kl": "1"}),
-        # the penalty mends what SFT has done to old text
-        PREDICTION.format(**{**SEEN, "old": "-1"}),
+        # the penalty holds from the first answers on
+        PREDICTION.format(**{**SEEN, "first": "-1"}),
         # nothing will be seen
-        PREDICTION.format(proxy="0", kl="0", talk="0", old="0"),
-        # nearer to SFT is better
-        PREDICTION.format(**{**SEEN, "proxy": "1", "talk": "1"}),
+        PREDICTION.format(first="0", kl="0", penalty="0"),
+        # a hundred times the price, a hundredth of the way
+        PREDICTION.format(**{**SEEN, "penalty": "0"}),
+        # less KL costs less
+        PREDICTION.format(**{**SEEN, "penalty": "-1"}),
         # not a prediction of everything
         'def prediction():\n    return {"kl": -1}',
         # how much, not which way

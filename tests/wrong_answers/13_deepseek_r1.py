@@ -38,9 +38,9 @@ GROUPED = {
 
 SIGNS = """
 def predicted():
-    return {{"talk": "{talk}", "know": "{know}", "short sum": "{sums}", "format": "{form}"}}
+    return {{"talk": "{talk}", "know": "{know}", "worked sum": "{sums}"}}
 """
-MEASURED = {"talk": "+", "know": "+", "sums": "0", "form": "0"}
+MEASURED = {"talk": "-", "know": "-", "sums": "0"}
 
 WRONG = {
     "ex13_2": [
@@ -108,15 +108,15 @@ def worked(text):
         ADVANTAGES.format(**{**GROUPED, "spread": "1"}),
     ],
     "ex13_5": [
-        # fewer passes, less of everything
-        SIGNS.format(talk="-", know="-", sums="-", form="-"),
-        # the format is what many passes are needed for
-        SIGNS.format(**{**MEASURED, "form": "-"}),
+        # fewer passes, worse at everything
+        SIGNS.format(talk="+", know="+", sums="+"),
+        # working a sum is what many passes are needed for
+        SIGNS.format(**{**MEASURED, "sums": "+"}),
         # nothing moves
-        SIGNS.format(talk="0", know="0", sums="0", form="0"),
+        SIGNS.format(talk="0", know="0", sums="0"),
         # talk alone is lost
         SIGNS.format(**{**MEASURED, "know": "0"}),
         # one is missing
-        'def predicted():\n    return {"talk": "+", "know": "+"}\n',
+        'def predicted():\n    return {"talk": "-", "know": "-"}\n',
     ],
 }
