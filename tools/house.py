@@ -609,6 +609,13 @@ def pinned(root: Path) -> list[str]:
     return said
 
 
+def pins(root: Path) -> list[tuple[str, str]]:
+    """(package, version) of every line that pins one."""
+    names = ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+    lines = "\n".join((root / name).read_text(encoding="utf-8") for name in names)
+    return re.findall(r"^([\w.-]+)==([\w.]+)$", lines, re.MULTILINE)
+
+
 def _not_two(root: Path) -> list[str]:
     """_config.yml and _toc.yml mean Jupyter Book 1."""
     text = (root / "requirements.txt").read_text(encoding="utf-8")
