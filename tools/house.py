@@ -6,6 +6,7 @@ tests/test_house.py apply every rule to the book, and to a broken copy that it m
 """
 
 import ast
+import copy
 import re
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from tools import address, notebooks, student
+from tools import address, folds, notebooks, student
 
 Rule = Callable[[NotebookNode, Path], list[str]]
 
@@ -477,7 +478,16 @@ def _undescribed_task(notebook: NotebookNode, cell: NotebookNode) -> Iterator[st
             yield f"its description does not say its {what}"
 
 
+def folded_everywhere(notebook: NotebookNode, path: Path) -> list[str]:
+    """What is folded on the page is folded in JupyterLab and Colab too, and nothing else."""
+    return [
+        f"cell {name}: not folded as its tags say (python -m tools.folds)"
+        for name in folds.fold(copy.deepcopy(notebook))
+    ]
+
+
 EVERY: list[Rule] = [
+    folded_everywhere,
     has_the_setup_cell,
     opens_in_colab,
     plain_markdown,
