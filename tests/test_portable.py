@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import yaml
 from packaging.specifiers import SpecifierSet
 
 from tools import house, notebooks
@@ -85,3 +86,24 @@ def test_every_pin_admits_the_oldest_of_each_python_that_is_promised():
         said += [f"{name} {version}: not for Python {python}" for python in refused]
     assert not said, said
     assert refusing(">=3.11.5") == ["3.11.0", "3.11.2"]
+
+
+def test_the_workflow_runs_everything_on_each_promised_python_and_on_arm64():
+    file = ROOT / ".github" / "workflows" / "book.yml"
+    jobs = yaml.safe_load(file.read_text("utf-8"))["jobs"]
+    found = set()
+    for job in jobs.values():
+        if {"run": ".ci/run"} not in job["steps"]:
+            continue
+        matrix = job.get("strategy", {}).get("matrix", {}).get("include", [{}])
+        given = [s.get("with", {}).get("python-version") for s in job["steps"]]
+        for row in matrix:
+            where = job.get("container") or row.get("runner") or job["runs-on"]
+            found.add((where, row.get("python") or next(filter(None, given), None)))
+    assert found == {
+        ("ubuntu-latest", "3.12"),
+        ("ubuntu-latest", "3.13"),
+        ("ubuntu-24.04-arm", "3.12"),
+        ("debian:12", None),  # its own, 3.11.2
+    }
+    assert set(jobs["publish"]["needs"]) == {"build", "debian", "others"}
