@@ -58,6 +58,7 @@ test: environment
 
 execute: environment
 	@$(PY) -m tools.address
+	@$(PY) -m tools.folds
 	@$(PY) -m tools.student
 	@$(PY) -m tools.execute
 

@@ -93,7 +93,10 @@ def pretrain(
 
 
 def base_model(*, seed: int = 0, progress: str | None = None) -> Transformer:
-    """The base model of this seed: read from the cache, or made and put there."""
+    """The base model of this seed: read from the cache, or made and put there.
+
+    While it is made a bar shows how far it is, named `progress` ("base model", if None).
+    """
     return base_run(seed=seed, progress=progress)[0]
 
 
@@ -104,12 +107,14 @@ def base_run(
     require.count("seed", seed, least=0)
 
     def make() -> cache.State:
+        bar = progress or "base model"
         made, history = pretrain(
-            seed=seed, config=CONFIG, updates=UPDATES, progress=progress
+            seed=seed, config=CONFIG, updates=UPDATES, progress=bar
         )
         return {"model": made.state_dict(), "history": history}
 
-    state = cache.kept(f"base-{seed}", make, file=__file__, of=(CONFIG, UPDATES))
+    about, made_of = "the base model, which takes about 30 s", (CONFIG, UPDATES)
+    state = cache.kept(f"base-{seed}", make, file=__file__, of=made_of, about=about)
     model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
     model.load_state_dict(state["model"])
     return model, state["history"]

@@ -8,29 +8,42 @@ or the loop makes another name, and so another model.
 import ast
 import hashlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from lib import checkpoint
 
 State = dict[str, Any]  # what a checkpoint holds
 
 
-def kept(name: str, make: Callable[[], State], *, file: str, of: object = "") -> State:
+def kept(
+    name: str,
+    make: Callable[[], State],
+    *,
+    file: str,
+    of: object = "",
+    about: str = "",
+) -> State:
     """What `make` returns: read from this computer, or made now and put there.
 
     `name` tells a reader what it is; `file` (a module's __file__) is where it is made
-    and `of` what else it depends on, see `path`. A file that is corrupt or holds
+    and `of` what else it depends on, see `path`. `about` says what is made and how long
+    that takes: a line on stderr when it is really made. A file that is corrupt or holds
     something else is reported, and made anew; so is a folder that cannot be written to.
     """
     place = path(name, file=file, of=of)
     state = _read(place)
     if state is not None:
         return state
+    if about:
+        told = f"Making {about}, once; then kept in {place.parent}"
+        tqdm.write(told, file=sys.stderr)
     state = {**make(), "key": place.stem}
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

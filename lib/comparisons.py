@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from lib import require
 from lib.evaluate import ask, scores
@@ -124,15 +125,18 @@ def compare(
     seed: int,
     annotators: Annotators = PEOPLE,
     split: Split = "train",
+    progress: str | None = None,
 ) -> Comparisons:
     """`count` open requests, two samples of the policy for each, annotated.
 
     Where both samples are the same there is nothing to prefer: another request is drawn.
+    `progress` names a progress bar.
     """
     require.count("count", count)
     require.count("seed", seed, least=0)
     draw = torch.Generator().manual_seed(seed)
     found, blocks, in_vain = None, 0, 0
+    bar = tqdm(total=count, desc=progress, disable=progress is None)
     while found is None or len(found) < count:
         number = 1000 * seed + blocks
         asked = taste.requests(count=min(count, 512), seed=number, split=split)
@@ -145,6 +149,8 @@ def compare(
         if len(different):
             new = new.rows(different)
             found = new if found is None else found + new
+            bar.update(min(len(found), count) - bar.n)
+    bar.close()
     return found.rows(torch.arange(count))
 
 

@@ -129,18 +129,20 @@ def instruct(
 def instructed_model(*, seed: int = 0, progress: str | None = None) -> Transformer:
     """The book's instruction-tuned model: the base model, shown how to answer.
 
-    Read from the cache, or made and put there (see `cache.kept`).
+    Read from the cache, or made and put there (see `cache.kept`), with a bar.
     """
 
     def make() -> cache.State:
         model = base_model(seed=seed, progress=progress)
         shown = demonstrations(count=DEMONSTRATIONS, seed=seed)
         knobs = {"epochs": EPOCHS, "batch": BATCH, "lr": LR, "seed": seed}
-        instruct(model, shown, **knobs, progress=progress)
+        instruct(model, shown, **knobs, progress=progress or "instruction tuning")
         return {"model": model.state_dict()}
 
     made_of = (CONFIG, DEMONSTRATIONS, EPOCHS, BATCH, LR)
-    state = cache.kept(f"instructed-{seed}", make, file=__file__, of=made_of)
+    about = "the instruction-tuned model, which takes about 15 s"
+    name = f"instructed-{seed}"
+    state = cache.kept(name, make, file=__file__, of=made_of, about=about)
     model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
     model.load_state_dict(state["model"])
     return model

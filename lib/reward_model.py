@@ -162,7 +162,7 @@ def fit_reward_model(
     parts = minibatches(len(comparisons), epochs=epochs, batch=batch, generator=draw)
     return model, fit(
         model,
-        (comparisons.rows(some) for some in parts),
+        [comparisons.rows(some) for some in parts],
         lambda model, pairs: preference_loss(model, pairs, centre=centre),
         lr=warm_cosine(lr, updates, warm=20),
         progress=progress,
@@ -190,15 +190,18 @@ def proxy_model(
     trunk = instructed_model(progress=progress)
 
     def make() -> cache.State:
-        comparisons = compare(trunk, count=COMPARISONS, seed=seed)
+        bar = progress or "comparisons"
+        comparisons = compare(trunk, count=COMPARISONS, seed=seed, progress=bar)
+        bar = progress or "reward model"
         found, _ = fit_reward_model(
-            trunk, comparisons, kind=kind, seed=seed, progress=progress
+            trunk, comparisons, kind=kind, seed=seed, progress=bar
         )
         return {"model": found.state_dict()}
 
     made_of = COMPARISONS, EPOCHS, LR, BATCH, CENTRE
     name = f"proxy-{kind.__name__.lower()}-{seed}"
-    state = cache.kept(name, make, file=__file__, of=made_of)
+    about = f"a reward model ({kind.__name__}), which takes about 25 s"
+    state = cache.kept(name, make, file=__file__, of=made_of, about=about)
     model = kind(trunk)
     model.load_state_dict(state["model"])
     return model

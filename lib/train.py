@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm  # text: it works in Colab, JupyterLab and a terminal alike
 
 from lib import checkpoint as files
 from lib import require

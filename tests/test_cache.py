@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -117,8 +118,30 @@ def test_progress_is_shown_while_the_model_is_made(cache, capfd):
     base_run(seed=1, progress="making")
     assert "3/3" in capfd.readouterr().err
     base_model(seed=0, progress="making")
-    base_run(seed=2)
+    base_run(seed=1)
     assert capfd.readouterr() == ("", "")
+
+
+def test_who_makes_a_model_is_told_what_it_is_how_long_it_takes_and_where_it_stays(
+    cache, capfd
+):
+    base_model(seed=2)
+    out, err = capfd.readouterr()
+    told, bar = err.split("\n", 1)
+    assert out == "" and told.endswith(f" s, once; then kept in {cache}")
+    assert re.match(r"Making the base model, which takes about \d+ s", told)
+    assert "base model: " in bar and "3/3" in bar
+
+
+def test_an_interrupt_leaves_no_half_model_and_the_next_call_makes_it(cache):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept("one", interrupted, file=base.__file__)
+    assert not cache.exists() or [*cache.iterdir()] == []
+    made = kept("one", lambda: {"count": 1}, file=base.__file__)
+    assert made["count"] == 1 and len([*cache.iterdir()]) == 1
 
 
 def test_nothing_is_written_outside_the_cache(cache, tmp_path, monkeypatch):
@@ -347,7 +370,9 @@ def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
     )
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]
-    assert [process.communicate(timeout=120)[1] for process in both] == [b"", b""]
+    said = [process.communicate(timeout=120)[1].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(line.startswith(b"Making the base model") for lines in said for line in lines)
     assert [*cache.iterdir()] == [base.cache_path(0)]
     no_training()
     model, history = base_run()

@@ -92,6 +92,15 @@ def test_compare_lets_the_policy_answer_twice_and_people_choose(split):
     assert [t.request for t in other.asked] != [t.request for t in pairs.asked]
 
 
+def test_progress_is_shown_if_it_has_a_name_and_changes_nothing(capfd):
+    silent = compare(small(), count=5, seed=3)
+    assert capfd.readouterr() == ("", "")
+    shown = compare(small(), count=5, seed=3, progress="asking")
+    out, err = capfd.readouterr()
+    assert out == "" and "asking: " in err and "5/5" in err
+    assert torch.equal(silent.chosen.actions, shown.chosen.actions)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_all_luck_of_compare_comes_from_its_seed(seed, seeded):
     policy, draws = small(), seeded(seed)

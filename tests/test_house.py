@@ -129,6 +129,10 @@ def test_ignored_outputs_are_one_in_twenty_at_most_each_with_its_reason():
     holds(house.ignored_share(ROOT))
 
 
+def test_what_is_folded_on_the_page_is_folded_in_jupyterlab_and_colab_too():
+    holds(house.complaints(house.folded_everywhere, EVERY))
+
+
 def test_every_exercise_has_a_description_a_folded_solution_and_a_check():
     holds(house.complaints(house.sound_exercises, SOLUTIONS))
 
@@ -295,6 +299,15 @@ def _widget_state(nb: NotebookNode) -> None:
     nb.metadata["widgets"] = {"state": {}}
 
 
+def _open_setup(nb: NotebookNode) -> None:
+    nb.cells[1].metadata.update(jupyter={}, cellView="code")
+
+
+def _shut_cell(nb: NotebookNode) -> None:
+    shown = [c for c in nb.cells if c.cell_type == "code" and not notebooks.tags(c)]
+    shown[0].metadata["jupyter"] = {"source_hidden": True}
+
+
 def _no_check(nb: NotebookNode) -> None:
     marks = [c.metadata.get("nbgrader", {}) for c in nb.cells]
     name = next(
@@ -341,6 +354,8 @@ DAMAGES: list[tuple[house.Rule, Callable[[NotebookNode], None], list[Path]]] = [
     (house.same_everywhere, _address, EVERY),
     (house.same_everywhere, _semicolon, EVERY),
     (house.no_stored_widgets, _widget_state, EVERY),
+    (house.folded_everywhere, _open_setup, EVERY),
+    (house.folded_everywhere, _shut_cell, EVERY),
     (house.reasons_to_ignore, _changed_tag, EVERY),
     (house.digits_may_differ, _the_note, STRICT),
     (house.sound_exercises, _no_check, SOLUTIONS),

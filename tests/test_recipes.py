@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from lib import checkpoint, instruct
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
 from lib.recipes import engine, feedback, folder, report
-from lib.recipes.folder import Busy
+from lib.recipes.folder import Busy, Folder
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage
 from lib.train import fit
 
@@ -280,11 +279,28 @@ def test_an_error_of_a_resumed_stage_is_not_blamed_on_its_file_either(tmp_path):
 
 
 def test_the_second_of_two_runs_on_one_folder_is_refused(tmp_path):
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Folder(tmp_path).alone():
         with pytest.raises(Busy, match="another run is writing here"):
             engine.run(TWO, scale=0.01, out=tmp_path)
+        with pytest.raises(Busy):  # the first refusal took nothing from the holder
+            engine.run(TWO, scale=0.01, out=tmp_path)
     engine.run(TWO, scale=0.01, out=tmp_path)  # the lock went with its holder
+
+
+def test_a_folder_that_another_process_writes_to_is_free_when_that_is_killed(tmp_path):
+    holder = (
+        "import sys, time; from pathlib import Path\n"
+        "from lib.recipes.folder import Folder\n"
+        "with Folder(Path(sys.argv[1])).alone(): print('held', flush=True), time.sleep(99)"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(Busy), Folder(tmp_path).alone():
+            pass
+        process.kill()
+    with Folder(tmp_path).alone():
+        assert (tmp_path / "stages").is_dir()
 
 
 def test_a_full_disk_stops_the_run_and_what_was_kept_goes_on(tmp_path, monkeypatch):

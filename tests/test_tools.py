@@ -4,7 +4,6 @@ import ast
 import asyncio
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import address, execute, look, notebooks, preflight, student
+from tools import address, execute, folds, look, notebooks, preflight, student
 
 SOLVED = '''\
 def double(x: float) -> float:
@@ -77,6 +76,8 @@ def exercise() -> NotebookNode:
     fold = {
         "tags": ["hide-input", "kept"],
         "mystnb": {"code_prompt_show": "Show solution"},
+        "jupyter": {"source_hidden": True},
+        "cellView": "form",
     }
     return notebook_of(
         code(SOLVED, "a", **marks("ex1_1", solution=True), **fold),
@@ -100,7 +101,7 @@ def test_a_student_notebook_keeps_nbgrader_s_marks_and_unfolds_the_stub():
     for before, after in zip(source.cells, made.cells, strict=True):
         assert after.metadata.get("nbgrader") == before.metadata.get("nbgrader")
     assert made.cells[0].metadata.get("tags") == ["kept"]
-    assert "mystnb" not in made.cells[0].metadata
+    assert not {"mystnb", "jupyter", "cellView"} & set(made.cells[0].metadata)
     assert made.cells[1].metadata["tags"] == ["raises-exception"]
 
 
@@ -172,6 +173,48 @@ def test_a_notebook_is_written_the_same_way_twice_and_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["01.ipynb"]
 
 
+# -------------------------------------------------------------------- folds
+
+
+def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
+    shut = {"jupyter": {"source_hidden": True, "kept": 1}, "cellView": "form"}
+    cells = [
+        code("1", "input", tags=["hide-input"]),
+        code("1", "output", tags=["hide-output"]),
+        code("1", "cell", tags=["hide-cell"]),
+        code("1", "open", **shut),
+        text("Hm.", "text", tags=["hide-cell"]),
+    ]
+    notebook = notebook_of(*cells)
+    before = notebooks.fingerprints(notebook)
+    assert folds.fold(notebook) == ["input", "output", "cell", "open"]
+    found = [(c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in notebook.cells]
+    assert found == [
+        ({"source_hidden": True}, "form"),
+        ({"outputs_hidden": True}, None),
+        ({"source_hidden": True, "outputs_hidden": True}, "form"),
+        ({"kept": 1}, None),
+        (None, None),
+    ]
+    nbformat.validate(notebook)
+    assert folds.fold(notebook) == []
+    assert notebooks.fingerprints(notebook) == before
+
+
+def test_the_setup_cell_is_folded_as_its_tag_says():
+    assert folds.fold(notebook_of(notebooks.setup_cell())) == []
+
+
+def test_folds_are_written_once_and_a_check_only_names_them(book):
+    path = book / "notebooks" / "01_a.ipynb"
+    notebooks.write(path, notebook_of(code("1", "a", tags=["hide-input"])))
+    first = path.read_bytes()
+    assert folds.mend(book, check=True) == ["notebooks/01_a.ipynb"]
+    assert path.read_bytes() == first
+    assert folds.mend(book, check=False) == ["notebooks/01_a.ipynb"]
+    assert folds.mend(book, check=True) == []
+
+
 # ------------------------------------------------------------------ execute
 
 
@@ -240,7 +283,9 @@ def test_a_fork_changes_one_line_and_everything_follows(book):
     assert address.mend(book, check=True) == []
     mended = notebooks.read(path)
     assert "/someone/fork/blob/trunk/notebooks/01_a.ipynb" in mended.cells[0].source
-    assert "-b trunk https://github.com/someone/fork" in mended.cells[1].source
+    told = 'URL, BRANCH = "https://github.com/someone/fork", "trunk"'
+    assert told in mended.cells[1].source
+    assert 'NAMES = ["fork", "fork-trunk"]' in mended.cells[1].source
     said = (book / "README.md").read_text()
     base = "https://github.com/someone/fork"
     assert said == f"{base}/blob/trunk/x and {base}.git, {other}"
@@ -286,36 +331,6 @@ def test_preflight_knows_what_pip_means():
     assert "something else" in preflight.why("ERROR: something else")
 
 
-# ---------------------------------------------------------------- the set-up cell
-
-
-def test_the_setup_cell_clones_in_colab_and_installs_nothing(tmp_path, book):
-    """With a fake google.colab and a repository on disk in place of the one on GitHub."""
-    source = notebooks.setup_source().replace("/content/", f"{tmp_path}/content/")
-    assert "pip" not in source and len(source.splitlines()) <= 15
-    remote = tmp_path / "remote"
-    shutil.copytree(notebooks.ROOT / "lib", remote / "lib")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
-        subprocess.run([*git, *command], cwd=remote, check=True)
-    source = source.replace(notebooks.address()[0], remote.as_uri())
-    fake = (
-        "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')\n"
-    )
-    elsewhere = tmp_path / "content" / "sample_data"
-    elsewhere.mkdir(parents=True)
-    for _ in range(2):  # the second time it finds the clone
-        run = subprocess.run(
-            [sys.executable, "-c", f"{fake}{source}\nprint(figures.__file__)"],
-            cwd=elsewhere,
-            capture_output=True,
-            text=True,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "MPLBACKEND": "agg"},
-        )
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.startswith(f"{tmp_path}/content/")
-
-
 # ---------------------------------------------------------------- the pages
 
 
@@ -334,6 +349,22 @@ def test_a_page_leads_to_folded_solutions_and_colab_to_the_student_s_notebook(pa
     assert shown(f"[c]({base}/solutions/01.ipynb)") == f"[c]({base}/exercises/01.ipynb)"
     assert shown("[l](../lib/ops.py)") == "[l](https://repo/lib/ops.py)"
     assert shown("[n](../01_a.ipynb)") == "[n](../01_a.ipynb)"
+
+
+def test_the_download_button_of_an_exercise_gives_the_student_s_notebook(pages, tmp_path):
+    source, output = tmp_path / "source", tmp_path / "html"
+    folders = [source / "notebooks" / "exercises", output / "_sources" / "notebooks"]
+    for folder in (*folders, folders[1] / "solutions"):
+        folder.mkdir(parents=True)
+    solved = notebooks.text_of(exercise())
+    stubs = notebooks.text_of(student.student_notebook(exercise()))
+    (folders[0] / "01_a.ipynb").write_text(stubs, "utf-8")
+    for place in ("01_a.ipynb", "solutions/01_a.ipynb"):
+        (folders[1] / place).write_text(solved, "utf-8")
+    changed = folders[1] / "solutions" / "01_a.ipynb"
+    assert pages.student_downloads(source, output) == [changed]
+    assert changed.read_text("utf-8") == stubs
+    assert (folders[1] / "01_a.ipynb").read_text("utf-8") == solved  # a chapter's page
 
 
 @pytest.fixture(scope="module")

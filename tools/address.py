@@ -42,7 +42,7 @@ def mend(root: Path, *, check: bool) -> list[str]:
         if mended != text:
             changed.append(str(path.relative_to(root)))
             if not check:
-                path.write_text(mended, encoding="utf-8")
+                path.write_text(mended, encoding="utf-8", newline="\n")
     return changed
 
 

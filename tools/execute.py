@@ -168,6 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Every notebook's outputs are up to date.")
         return 0
     os.environ.update(ENVIRONMENT)
+    from tools import models  # it imports torch, which must see the environment
+
+    models.main()  # no notebook makes one, so no progress bar is stored
+    if sys.platform == "win32":  # zmq cannot wait on that system's usual event loop
+        asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
     failures = asyncio.run(run_all(paths))
     for failure in failures:
         print(f"\n{failure}\n", file=sys.stderr)

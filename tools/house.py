@@ -6,6 +6,7 @@ tests/test_house.py apply every rule to the book, and to a broken copy that it m
 """
 
 import ast
+import copy
 import re
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from tools import address, lax, notebooks, student
+from tools import address, folds, lax, notebooks, student
 
 Rule = Callable[[NotebookNode, Path], list[str]]
 
@@ -486,7 +487,16 @@ def _undescribed_task(notebook: NotebookNode, cell: NotebookNode) -> Iterator[st
             yield f"its description does not say its {what}"
 
 
+def folded_everywhere(notebook: NotebookNode, path: Path) -> list[str]:
+    """What is folded on the page is folded in JupyterLab and Colab too, and nothing else."""
+    return [
+        f"cell {name}: not folded as its tags say (python -m tools.folds)"
+        for name in folds.fold(copy.deepcopy(notebook))
+    ]
+
+
 EVERY: list[Rule] = [
+    folded_everywhere,
     has_the_setup_cell,
     opens_in_colab,
     plain_markdown,
@@ -638,6 +648,13 @@ def pinned(root: Path) -> list[str]:
                 said.append(f"{file}: {line!r} pins no version")
     said += _not_two(root)
     return said
+
+
+def pins(root: Path) -> list[tuple[str, str]]:
+    """(package, version) of every line that pins one."""
+    names = ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+    lines = "\n".join((root / name).read_text(encoding="utf-8") for name in names)
+    return re.findall(r"^([\w.-]+)==([\w.]+)$", lines, re.MULTILINE)
 
 
 def _not_two(root: Path) -> list[str]:

@@ -12,7 +12,7 @@ def main() -> None:
     """The base model, the instruction-tuned one, and two reward models on top of it."""
     torch.set_num_threads(1)
     for kind in (RewardModel, Informed):
-        proxy_model(kind=kind, progress=f"models below {kind.__name__}")
+        proxy_model(kind=kind)
 
 
 if __name__ == "__main__":

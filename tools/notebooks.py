@@ -24,22 +24,73 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SETUP = """\
-# Set-up, the same in every notebook: find the book's code (in Colab: fetch it first).
+SETUP = '''\
+# Set-up, the same in every notebook: finds the book's code, or fetches a copy of it beside
+# this notebook (in Colab into /content, on Kaggle into /kaggle/working). Installs nothing.
+import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-book = Path("/content/{name}")
-clone = "git clone -q --depth 1 -b {branch} {url}"
-if "google.colab" in sys.modules and not book.exists():
-    subprocess.run([*clone.split(), str(book)], check=True)
-places = [book, Path.cwd(), *Path.cwd().parents]
-sys.path.insert(0, str(next(p for p in places if (p / "lib/require.py").is_file())))
+URL, BRANCH = "{url}", "{branch}"
+NAMES = ["{name}", "{name}-{branch}"]  # a clone's folder, and that of GitHub's ZIP
+HERE = Path.cwd()
+if "google.colab" in sys.modules:
+    HERE = Path("/content")
+elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+    HERE = Path("/kaggle/working")
+
+
+class Stop(Exception):
+    """One sentence that says what to do; Jupyter shows it without a traceback."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+def find_book():
+    """The folder that holds the book's lib: known already, above this one, or beside."""
+    near = [Path.cwd(), *Path.cwd().parents, HERE]
+    places = [*sys.path, *near, *(folder / name for folder in near for name in NAMES)]
+    return next((p for p in places if os.path.isfile(f"{p}/lib/worlds/village.py")), None)
+
+
+def fetch_book():
+    """Clone, then move in one step: an interrupted clone leaves no half copy."""
+    book = next((HERE / name for name in NAMES if not (HERE / name).exists()), HERE)
+    print(f"Fetching the book's code into {book} (only the first time)", flush=True)
+    git = ["git", "clone", "-q", "--depth", "1", "-b", BRANCH, URL, "book"]
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        with tempfile.TemporaryDirectory(dir=HERE, prefix=".fetching-") as part:
+            subprocess.run(git, cwd=part, env=quiet, check=True, capture_output=True)
+            os.rename(f"{part}/book", book)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"").decode(errors="replace").strip()
+        why = said.splitlines()[0] if said else error
+        remedy = (
+            "check the network (on Kaggle, switch Internet on), or unpack "
+            f"{URL}/archive/{BRANCH}.zip in {HERE}, then run this cell again"
+        )
+        if find_book() is None:  # no other notebook fetched it meanwhile
+            raise Stop(f"Could not fetch the book's code ({why}): {remedy}.") from None
+
+
+if sys.version_info < (3, 11):
+    raise Stop("The book needs Python 3.11 or newer: choose or install another kernel.")
+NEEDED = ["torch", "numpy", "gymnasium", "matplotlib", "ipywidgets", "tqdm"]
+if MISSING := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    MISSING = " ".join(MISSING)
+    raise Stop(f"Run  %pip install {MISSING}  in a new cell, then this cell again.")
+if find_book() is None:
+    fetch_book()
+sys.path.insert(0, str(find_book()))
 import torch
 from lib import figures
 torch.set_num_threads(1)
-figures.use_style()"""
+figures.use_style()'''
 
 
 def address(root: Path = ROOT) -> tuple[str, str]:
@@ -57,12 +108,14 @@ def address(root: Path = ROOT) -> tuple[str, str]:
 def setup_source(root: Path = ROOT) -> str:
     """The text of the set-up cell, with the repository's address filled in."""
     url, branch = address(root)
-    return SETUP.format(url=url, branch=branch, name=url.rsplit("/", 1)[1])
+    source = SETUP.replace("{name}", url.rsplit("/", 1)[1])
+    return source.replace("{branch}", branch).replace("{url}", url)
 
 
 def setup_cell(root: Path = ROOT) -> NotebookNode:
     """The set-up cell itself: hidden on the page, equal in every notebook."""
-    metadata = {"tags": ["setup", "remove-cell"]}
+    folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+    metadata = {"tags": ["setup", "remove-cell"], **folded}
     source = setup_source(root)
     return nbformat.v4.new_code_cell(source, id="setup", metadata=metadata)
 

@@ -1,6 +1,7 @@
 """Make .venv with everything pinned, or say in one line what is missing and its remedy.
 
-Run by the Makefile with whatever Python it found, so this file must parse, and answer,
+Run by the Makefile with whatever Python it found (or, where there is no make, by hand:
+`python tools/preflight.py`), so this file must parse, and answer,
 under very old ones: no f-strings, no type hints, nothing but the standard library.
 """
 
@@ -100,6 +101,8 @@ def ready(key):
 
 def venv_python():
     """The environment's own Python."""
+    if os.name == "nt":
+        return os.path.join(VENV, "Scripts", "python.exe")
     return os.path.join(VENV, "bin", "python")
 
 

@@ -82,7 +82,8 @@ def _unfold(cell: NotebookNode) -> None:
     cell.metadata.pop("tags", None)
     if kept:
         cell.metadata["tags"] = kept
-    cell.metadata.pop("mystnb", None)
+    for fold in ("mystnb", "jupyter", "cellView"):  # see tools/folds.py
+        cell.metadata.pop(fold, None)
 
 
 def sources_of(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:

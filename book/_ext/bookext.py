@@ -3,12 +3,15 @@
 - nbgrader's marker lines and hidden tests are dropped;
 - chapters link to `exercises/NN.ipynb`, the student's notebook; on the page this leads
   to the page with the folded solutions;
-- whoever opens an exercise in Colab gets the student's notebook, without the answers;
+- whoever opens an exercise in Colab, or downloads it, gets the student's notebook, without
+  the answers;
 - links to files of lib lead to the repository.
 """
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -64,8 +67,23 @@ def _rewrite(buttons: list[dict]) -> None:
             button["url"] = student_link(button["url"])
 
 
+def student_downloads(source: Path, output: Path) -> list[Path]:
+    """Behind an exercise page's download button: the student's notebook of the same name."""
+    folder = output / "_sources" / "notebooks" / "solutions"
+    changed = sorted(folder.glob("*.ipynb"))
+    for file in changed:
+        shutil.copyfile(source / "notebooks" / "exercises" / file.name, file)
+    return changed
+
+
+def _downloads(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        student_downloads(Path(app.srcdir), Path(app.outdir))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", _read)
     app.connect("html-page-context", _buttons, priority=900)  # after the theme's own
+    app.connect("build-finished", _downloads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,6 @@
 """A run's folder: what it is a run of, who is writing to it, and its finished stages."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout  # torch brings it along
 
 from lib import cache, require
 from lib.checkpoint import CheckpointError
@@ -43,11 +43,11 @@ class Folder:
     def alone(self) -> Iterator[None]:
         """Hold the folder's lock; it goes when the process does, however it does."""
         (self.path / "stages").mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(f"{self.path}: another run is writing here") from None
+        try:
+            held = FileLock(self.path / "lock").acquire(timeout=0)
+        except Timeout:
+            raise Busy(f"{self.path}: another run is writing here") from None
+        with held:
             yield
 
     def open(self, manifest: dict[str, Any], *, resume: bool) -> None:
