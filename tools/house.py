@@ -554,7 +554,8 @@ def student_versions(root: Path) -> list[str]:
     """Every student notebook is what its source yields, and none is without a source."""
     sources = notebooks.solutions(root)
     said = [
-        f"{source.name}: its student version differs (python -m tools.student)"
+        f"{source.name}: its student version differs (python -m tools.student), or holds"
+        " edits (make lab copies them to my/; then delete the file, python -m tools.student)"
         for source in sources
         if not student.matches(source)
     ]
