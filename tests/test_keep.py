@@ -28,6 +28,7 @@ ELSEWHERE = {
     "-c from pathlib": "nothing",
     "-m ruff check": ".ruff_cache",
     "-m pytest": "caches",
+    "-m pip install": ".venv",
     "-m http.server": "nothing",
     "-m tools.models": ".cache",
     "-m tools.extras": ".venv",
@@ -52,6 +53,7 @@ def exercise(text: str = "Write one().") -> NotebookNode:
     return nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell(text, id="a"),
+            nbformat.v4.new_code_cell("", id="f", metadata={"tags": ["hide-input"]}),
             nbformat.v4.new_code_cell(SOLVED, id="b", metadata={"nbgrader": marks}),
         ]
     )
@@ -64,7 +66,11 @@ def make(book: Path, target: str) -> str:
     run = subprocess.run(
         [*command, "LAB_FLAGS=--copy-only"],
         cwd=book,
-        env={**environment, "PYTHONPATH": str(book)},
+        env={
+            "RLHF_EXECUTED_CACHE": f"{ROOT}/.cache",
+            **environment,
+            "PYTHONPATH": str(book),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

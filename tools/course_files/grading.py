@@ -11,12 +11,14 @@ import queue
 import time
 
 from jupyter_core.utils import run_sync
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode, v4
 from nbgrader import preprocessors
 from traitlets import Integer
 
-ENDED = (DeadKernelError, CellTimeoutError, TimeoutError)
+ENDED = (
+    RuntimeError,
+    TimeoutError,
+)  # nbclient: it died, or its messages did not arrive
 
 
 class Execute(preprocessors.Execute):
@@ -43,7 +45,7 @@ class Execute(preprocessors.Execute):
         try:
             super().preprocess_cell(cell, resources, index)
         except ENDED:
-            said = "This cell ended the kernel, so that nothing after it could run."
+            said = "This cell ended the kernel; the cells after it ran in another."
             cell.outputs.append(v4.new_output("error", ename="Ended", evalue=said))
             cell.outputs[-1].traceback = [said]
             self.bad.add(index)
