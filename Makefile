@@ -17,15 +17,15 @@ export OMP_NUM_THREADS := 1
 export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test execute serve lab course test-course look mutants clean
+.PHONY: help environment book test execute serve look mutants clean
 
 help:
+	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
+	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
-	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
-	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make look     check the built pages in a headless browser (for developers)"
 	@echo "make mutants  plant small faults in lib and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
@@ -69,6 +69,17 @@ serve: book
 	@echo "The book is at http://localhost:$(PORT) (Ctrl-C ends)"
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
+look: environment
+	@$(PY) -m tools.look
+
+mutants: environment
+	@$(PY) tools/mutate.py
+
+clean:
+	rm -rf _build
+
+.PHONY: lab course test-course
+
 lab: environment
 	@$(PY) -m tools.lab $(LAB_FLAGS)
 
@@ -78,12 +89,3 @@ course: environment
 test-course: environment
 	@$(PY) -m tools.extras requirements-course.txt
 	@$(PY) -m pytest -q -ra -W error --strict-markers tests/course
-
-look: environment
-	@$(PY) -m tools.look
-
-mutants: environment
-	@$(PY) tools/mutate.py
-
-clean:
-	rm -rf _build
