@@ -7,6 +7,8 @@
 PYTHON ?=
 TORCH_INDEX ?=
 BOOK_FLAGS ?=
+LAB_FLAGS ?=
+DIR ?= _course
 PORT ?= 8000
 
 PY := .venv/bin/python
@@ -18,6 +20,8 @@ export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 .PHONY: help environment book test execute serve look mutants clean
 
 help:
+	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
+	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
 	@echo "make execute  run every notebook again and store its outputs"
@@ -74,3 +78,15 @@ mutants: environment
 
 clean:
 	rm -rf _build
+
+.PHONY: lab course test-course
+
+lab: environment
+	@$(PY) -m tools.lab $(LAB_FLAGS)
+
+course: environment
+	@$(PY) -m tools.course "$(DIR)"
+
+test-course: environment
+	@$(PY) -m tools.extras requirements-course.txt
+	@$(PY) -m pytest -q -ra -W error --strict-markers tests/course

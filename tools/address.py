@@ -6,6 +6,8 @@
 
 A fork changes `repository.url` (and `branch`) in _config.yml and runs the first. In text
 the old address is recognised because CITATION.cff (`repository-code`) still says it.
+Exercises that somebody wrote into are left alone; of any other file that git does not hold
+as it is, a copy is set aside before it is changed.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import lax, notebooks
+from tools import keep, lax, notebooks
 
 GITHUB = "https://github.com/"
 COLAB = re.compile(r"\[Open in Colab\]\(https://colab\.research\.google\.com/[^)\s]*\)")
@@ -30,19 +32,26 @@ def mend(root: Path, *, check: bool) -> list[str]:
     old = _remembered(root)  # before CITATION.cff is rewritten
     changed = []
     for path in notebooks.everything(root):
+        generated = path.parent.name == "exercises"
+        if generated and not check and keep.edited(path):
+            print(keep.left(path, root))
+            continue
         notebook = notebooks.read(path)
         what = mend_notebook(notebook, path, old, root)
         if what:
             changed.append(f"{path.relative_to(root)}: {', '.join(what)}")
             if not check:
-                notebooks.write(path, notebook)
+                keep.aside(path, root)
+                notebooks.write(path, keep.stamp(notebook) if generated else notebook)
     for path in texts(root):
         text = path.read_text(encoding="utf-8")
         mended = mend_text(text, old, root)
         if mended != text:
             changed.append(str(path.relative_to(root)))
             if not check:
-                path.write_text(mended, encoding="utf-8", newline="\n")
+                keep.aside(path, root)
+                path.write_text(mended, encoding="utf-8", newline="
+")
     return changed
 
 

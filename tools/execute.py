@@ -5,7 +5,9 @@
     python -m tools.execute PATH …     these
 
 Two notebooks run at a time, each in a kernel of its own with one thread. A notebook
-whose cell raises keeps its committed file untouched; the others are still written.
+whose cell raises keeps its file untouched, and so does one that was saved by somebody
+while it ran; the others are still written. Cells stay as they are, outputs are stored
+anew. Exercises that somebody wrote into are left alone, unless named as PATH.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import notebooks
+from tools import keep, notebooks
 
 AT_ONCE = 2
 SECONDS_PER_CELL = 400
@@ -68,6 +70,7 @@ async def run(
     path: Path, bar: tqdm, root: Path = notebooks.ROOT
 ) -> tuple[float, float]:
     """Execute one notebook and write it; (seconds, the kernel's peak memory in MB)."""
+    before = path.read_bytes()
     notebook = notebooks.read(path)
     notebook.metadata.kernelspec = {
         "display_name": "Python 3",
@@ -97,6 +100,10 @@ async def run(
     except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
         raise NotebookError(f"{path.relative_to(root)}: {_said(error)}") from error
     seconds = time.perf_counter() - began
+    if not path.exists() or path.read_bytes() != before:
+        raise NotebookError(
+            f"{path.relative_to(root)}: somebody saved it while it ran; left as it is"
+        )
     tidy(notebook)
     recorded = {**notebooks.fingerprints(notebook, root), "with": versions()}
     notebook.metadata["executed"] = recorded
@@ -150,13 +157,21 @@ async def run_all(paths: Sequence[Path]) -> list[str]:
     return failures
 
 
+def untouched() -> list[Path]:
+    """All notebooks, less the exercises that hold the reader's edits; a line for each."""
+    edited = [path for path in notebooks.exercises() if keep.edited(path)]
+    for path in edited:
+        print(keep.left(path))
+    return [path for path in notebooks.everything() if path not in edited]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: all ran; 1: some raised; 2: called wrongly."""
     parser = argparse.ArgumentParser(prog="python -m tools.execute")
     parser.add_argument("--stale", action="store_true", help="only what changed")
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks (default: all)")
     options = parser.parse_args(arguments)
-    paths = [p.resolve() for p in options.paths] or notebooks.everything()
+    paths = [p.resolve() for p in options.paths] or untouched()
     known = set(notebooks.everything())
     for path in paths:
         if path not in known:

@@ -595,7 +595,8 @@ def student_versions(root: Path) -> list[str]:
     """Every student notebook is what its source yields, and none is without a source."""
     sources = notebooks.solutions(root)
     said = [
-        f"{source.name}: its student version differs (python -m tools.student)"
+        f"{source.name}: its student version differs (python -m tools.student), or holds"
+        " edits (make lab copies them to my/; then delete the file, python -m tools.student)"
         for source in sources
         if not student.matches(source)
     ]
@@ -642,10 +643,10 @@ def in_pairs(root: Path) -> list[str]:
 def pinned(root: Path) -> list[str]:
     """What is installed is pinned to one version each."""
     said = []
-    for file in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
-        for line in (root / file).read_text(encoding="utf-8").splitlines():
+    for path in sorted([*root.glob("requirements*.txt"), *root.glob("constraints*.txt")]):
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip() and not re.match(r"#|-[rc] |[\w.-]+==[\w.]+$", line):
-                said.append(f"{file}: {line!r} pins no version")
+                said.append(f"{path.name}: {line!r} pins no version")
     said += _not_two(root)
     return said
 

@@ -6,6 +6,7 @@
 The rules are nbgrader's (0.9): in a cell marked `solution`, what stands between
 `### BEGIN SOLUTION` and `### END SOLUTION` becomes a stub; without such lines the whole
 cell does; hidden tests go. Check cells may raise: an untouched stub is no error.
+A student notebook that somebody wrote into is left as it is, and one line says so.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import notebooks
+from tools import keep, notebooks
 
 CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 TEXT_STUB = "YOUR ANSWER HERE"
+LINKS = ("/notebooks/solutions/", "/notebooks/exercises/")  # to the student's version
 SOLUTION = re.compile(
     r"^([ \t]*)### BEGIN SOLUTION[^\n]*\n.*?^[ \t]*### END SOLUTION[^\n]*(?=\n|\Z)",
     re.DOTALL | re.MULTILINE,
@@ -43,7 +45,7 @@ def student_notebook(source: NotebookNode) -> NotebookNode:
         notebook.metadata.pop(name, None)
     for cell in notebook.cells:
         _clear(cell)
-    return notebook
+    return keep.stamp(notebook)
 
 
 def _clear(cell: NotebookNode) -> None:
@@ -52,12 +54,10 @@ def _clear(cell: NotebookNode) -> None:
     if code:
         cell.outputs, cell.execution_count = [], None
     else:
-        cell.source = cell.source.replace(
-            "/notebooks/solutions/", "/notebooks/exercises/"
-        )
+        cell.source = cell.source.replace(*LINKS)
     if marks.get("solution"):
         cell.source = _without_solution(cell.source, CODE_STUB if code else TEXT_STUB)
-        _unfold(cell)
+        unfold(cell)
     if marks.get("grade"):
         cell.source = HIDDEN.sub("", cell.source).rstrip("\n")
         if code and not marks.get("solution"):
@@ -76,7 +76,7 @@ def _without_solution(source: str, stub: str) -> str:
     return cleared if marked else stub
 
 
-def _unfold(cell: NotebookNode) -> None:
+def unfold(cell: NotebookNode) -> None:
     """The stub is to be seen: undo what folds the solution on the page."""
     kept = [tag for tag in notebooks.tags(cell) if not tag.startswith("hide-")]
     cell.metadata.pop("tags", None)
@@ -97,29 +97,44 @@ def sources_of(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:
 def matches(source: Path) -> bool:
     """Whether the committed student notebook is what its source yields."""
     target = student_path(source)
-    if not target.exists():
+    if not target.exists() or keep.edited(target):
         return False
     wanted = student_notebook(notebooks.read(source))
     return sources_of(notebooks.read(target)) == sources_of(wanted)
 
 
+def renew(source: Path, root: Path = notebooks.ROOT) -> str:
+    """Write the student's version unless theirs is in the way; the line that says what."""
+    target = student_path(source)
+    wanted = student_notebook(notebooks.read(source))
+    if target.exists() and keep.edited(target) and not _says(target, wanted):
+        return keep.left(target, root)
+    notebooks.write(target, wanted)
+    return f"written: {target.relative_to(root)}"
+
+
+def _says(target: Path, wanted: NotebookNode) -> bool:
+    """Whether a file's cells are those wanted, though its stamp is another's."""
+    there = keep.readable(target)
+    return there is not None and keep.version(there) == keep.version(wanted)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: written or equal; 1: `--check` found differences."""
+    """Exit code 0: written, equal or left; 1: `--check` found differences."""
     parser = argparse.ArgumentParser(prog="python -m tools.student")
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(arguments)
     differing = [s for s in notebooks.solutions() if not matches(s)]
     orphans = _orphans()
     for source in differing:
-        target = student_path(source)
         if options.check:
+            target = student_path(source)
             print(f"{target}: not what {source.name} yields", file=sys.stderr)
         else:
-            notebooks.write(target, student_notebook(notebooks.read(source)))
-            print(f"written: {target.relative_to(notebooks.ROOT)}")
+            print(renew(source))
     for orphan in orphans:
         print(f"{orphan}: has no source in notebooks/solutions", file=sys.stderr)
-    return 1 if orphans or (options.check and differing) else 0
+    return 1 if options.check and (orphans or differing) else 0
 
 
 def _orphans() -> list[Path]:
