@@ -50,8 +50,7 @@ def mend(root: Path, *, check: bool) -> list[str]:
             changed.append(str(path.relative_to(root)))
             if not check:
                 keep.aside(path, root)
-                path.write_text(mended, encoding="utf-8", newline="
-")
+                path.write_text(mended, encoding="utf-8", newline="\n")
     return changed
 
 
