@@ -318,6 +318,14 @@ def test_preflight_says_in_one_line_that_the_disk_is_too_small(monkeypatch, caps
     assert "0.1 GB free" in said and said.count("\n") == 1
 
 
+def test_preflight_knows_where_an_environment_s_python_lies_on_windows(monkeypatch):
+    with monkeypatch.context() as windows:
+        windows.setattr(preflight.os, "name", "nt")
+        found = preflight.venv_python()
+    assert Path(found).parts[-3:] == (".venv", "Scripts", "python.exe")
+    assert Path(preflight.venv_python()).parts[-3:] == (".venv", "bin", "python")
+
+
 def test_preflight_knows_what_pip_means():
     assert "No network" in preflight.why(
         "… NewConnectionError(…) …\nERROR: No matching …"
