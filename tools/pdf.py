@@ -25,9 +25,9 @@ STYLE = """
 .pdf-title { break-after: page; padding-top: 60mm; text-align: center; }
 .pdf-title .pdf-name { font-size: 40px; font-weight: 600; margin-bottom: 8mm; }
 .pdf-title p { margin: 4mm auto; max-width: 120mm; }
-.pdf-contents { break-after: page; }
+.pdf-contents { break-after: page; font-size: 12px; line-height: 1.45; }
 .pdf-contents .pdf-name { font-size: 26px; font-weight: 600; }
-.pdf-contents p { break-after: avoid; font-weight: 600; margin: 4mm 0 1mm; }
+.pdf-contents p { break-after: avoid; font-weight: 600; margin: 3mm 0 0.5mm; }
 .pdf-contents a { color: inherit; display: flex; gap: 2mm; text-decoration: none; }
 .pdf-contents a::after { content: attr(data-page); order: 3; }
 .pdf-contents a i { border-bottom: 1px dotted #999; flex: 1; margin-bottom: 1mm; }
@@ -77,6 +77,8 @@ def article(site: Path, page: str, pages: set[str], address: str) -> Tag:
         code = fold.find_parent(class_="tag_hide-input")
         if code is None or "tag_solution" in code["class"]:
             fold["open"] = ""
+            for shown in fold.select("summary .expanded"):
+                shown.string = shown.get_text().replace("Hide the s", "S")
         else:
             fold.decompose()
     found["id"] = slug(page)
@@ -171,9 +173,9 @@ def starts(pdf: Path, titles: dict[str, str]) -> dict[str, int]:
     reader = PdfReader(pdf)
     found = list(_entries(reader.outline))
     pages, at = {}, 0
-    for name, title in titles.items():  # in order, so that equal titles do no harm
+    for name, title in titles.items():  # in order; a wrapped title loses its space
         for place in range(at, len(found)):
-            if " ".join(found[place].title.split()) == " ".join(title.split()):
+            if "".join(found[place].title.split()) == "".join(title.split()):
                 pages[name] = reader.get_destination_page_number(found[place]) + 1
                 at = place + 1
                 break

@@ -21,8 +21,9 @@
       e.style.fontSize = e.dataset.size;
       if (!e.clientWidth) return; // folded away
       const full = parseFloat(e.dataset.size), wide = e.scrollWidth;
+      const drawn = e.querySelector("mjx-math").getBoundingClientRect().width;
       const text = parseFloat(getComputedStyle(e.parentElement).fontSize);
-      const paper = Math.min(1, (PAPER * text) / (wide * PRINTED));
+      const paper = Math.min(1, (PAPER * text) / (drawn * PRINTED));
       e.style.setProperty("--on-paper", (full * paper).toFixed(1) + "%");
       if (wide > e.clientWidth + 1)
         e.style.fontSize = full * Math.max(SMALLEST, (e.clientWidth - 2) / wide) + "%";
