@@ -19,7 +19,7 @@ USED = re.compile(r'class="[^"]*\bfa[bs]?(?:-solid|-brands)? +fa-([a-z-]+)')
 SHAPE = r'[{,]"?%s"?:\[(\d+),(\d+),\[[^\]]*\],"\w+","([^"]+)"'
 BASE = """\
 :is(.fa, .fab, .fas, .fa-brands, .fa-solid) {
-  display: inline-block; line-height: 1; vertical-align: -0.125em;
+  display: inline-block; font-family: sans-serif; line-height: 1; vertical-align: -0.125em;
 }
 :is(.fa, .fab, .fas, .fa-brands, .fa-solid)::before {
   background: currentcolor; content: ""; display: block; height: 1em; width: 1.1em;
