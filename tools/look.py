@@ -63,7 +63,7 @@ MOVED = """() => [...document.querySelectorAll("input[type=range]")].filter(slid
 CUT = """() => [...document.querySelectorAll('mjx-container[display="true"]')]
   .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
   .map(e => e.textContent.slice(0, 40))"""
-AXE = """() => axe.run(document, {resultTypes: ["violations"]}).then(found =>
+AXE = """() => axe.run(document, {preload: false, resultTypes: ["violations"]}).then(found =>
   found.violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v =>
     `axe, ${v.impact}: ${v.id}, ${v.nodes.length} times, as ${v.nodes[0].target}`))"""
 
