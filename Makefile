@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test execute serve look mutants clean
+.PHONY: help environment book test execute serve look pdf browser mutants clean
 
 help:
 	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
@@ -26,6 +26,7 @@ help:
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
+	@echo "make pdf      print the book into one PDF, with a headless Chromium"
 	@echo "make look     check the built pages in a headless browser (for developers)"
 	@echo "make mutants  plant small faults in lib and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
@@ -70,8 +71,14 @@ serve: book
 	@echo "The book is at http://localhost:$(PORT) (Ctrl-C ends)"
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-look: environment
+browser: environment
+	@$(PY) -m pip install -q -r requirements-browser.txt
+
+look: browser
 	@$(PY) -m tools.look
+
+pdf: book browser
+	@$(PY) -m tools.pdf
 
 mutants: environment
 	@$(PY) tools/mutate.py

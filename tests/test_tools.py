@@ -278,9 +278,10 @@ def test_a_fork_changes_one_line_and_everything_follows(book):
 
     config = (book / "_config.yml").read_text().replace(old, "someone/fork")
     (book / "_config.yml").write_text(config.replace("branch: main", "branch: trunk"))
-    assert len(address.mend(book, check=True)) == 3
+    assert len(address.mend(book, check=True)) == 4
     assert address.mend(book, check=False)
     assert address.mend(book, check=True) == []
+    assert notebooks.book_address(book) == "https://someone.github.io/fork/"
     mended = notebooks.read(path)
     assert "/someone/fork/blob/trunk/notebooks/01_a.ipynb" in mended.cells[0].source
     told = 'URL, BRANCH = "https://github.com/someone/fork", "trunk"'

@@ -1,6 +1,6 @@
 """Carry the repository's address from _config.yml to everything that names it.
 
-    python -m tools.address            rewrite set-up cells, links, README, CITATION.cff,
+    python -m tools.address            rewrite set-up cells, links, README, the book's address
                                        and the line of the notebooks in notebooks/lax.toml
     python -m tools.address --check    exit 1 if something does not follow
 
@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from tools import keep, lax, notebooks
 
 GITHUB = "https://github.com/"
+NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "_config.yml")
 COLAB = re.compile(r"\[Open in Colab\]\(https://colab\.research\.google\.com/[^)\s]*\)")
 CITED = re.compile(
     r"^repository-code: *[\"']?https://github\.com/([^\s\"']+)", re.MULTILINE
@@ -92,7 +93,7 @@ def mend_text(text: str, old: str, root: Path) -> str:
 
 def texts(root: Path) -> list[Path]:
     """Files of text that may name the address."""
-    named = [root / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff")]
+    named = [root / name for name in NAMED]
     pages = sorted((root / "book").glob("*.md"))
     return [path for path in [*pages, *named] if path.exists()]
 

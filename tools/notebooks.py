@@ -105,6 +105,15 @@ def address(root: Path = ROOT) -> tuple[str, str]:
     return url[1], branch[1]
 
 
+def book_address(root: Path = ROOT) -> str:
+    """Where the book is published, with a slash at the end: `baseurl` of _config.yml."""
+    text = (root / "_config.yml").read_text(encoding="utf-8")
+    found = re.search(r"^ +baseurl: *(https?://\S+?)/? *$", text, re.MULTILINE)
+    if found is None:
+        raise ValueError("_config.yml: no baseurl (https://…)")
+    return f"{found[1]}/"
+
+
 def setup_source(root: Path = ROOT) -> str:
     """The text of the set-up cell, with the repository's address filled in."""
     url, branch = address(root)
