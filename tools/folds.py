@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import notebooks
+from tools import keep, notebooks
 
 CODE = {"hide-input", "hide-cell", "setup"}
 OUTPUTS = {"hide-output", "hide-cell"}
@@ -50,6 +50,9 @@ def mend(root: Path, *, check: bool) -> list[str]:
     """Fold (or, with `check`, only name) what is not folded as its tags say."""
     changed = []
     for path in notebooks.everything(root):
+        if not check and path.parent.name == "exercises" and keep.edited(path):
+            print(keep.left(path, root))
+            continue
         notebook = notebooks.read(path)
         if fold(notebook):
             changed.append(path.relative_to(root).as_posix())
