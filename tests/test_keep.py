@@ -20,9 +20,8 @@ from tqdm import tqdm
 from tools import address, course, execute, extras, keep, lab, notebooks
 
 ROOT = notebooks.ROOT
-REAL = [
-    f"-m tools.{name}" for name in ("address", "student", "execute", "lab", "course")
-]
+TOOLS = ("address", "folds", "student", "execute", "lab", "course")
+REAL = [f"-m tools.{name}" for name in TOOLS]
 ELSEWHERE = {
     "-c from jupyter_book": "_build",
     "-c from pathlib": "nothing",
