@@ -31,12 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; 0 if it is done, 2 if it cannot be, 130 if interrupted."""
     asked = _parser().parse_args(arguments)
     if asked.list or asked.recipe is None:
-        try:
-            for name in NAMES:
-                _list(recipe(name), asked.scale)
-        except ValueError as error:
-            return _refused(str(error))
-        return 0
+        return _list_all(asked.scale)
     if asked.recipe not in NAMES:
         return _refused(
             f"recipe: got {asked.recipe!r}, wanted one of {', '.join(NAMES)}"
@@ -94,6 +89,15 @@ def _keep(folder: Path, chosen: Recipe, results: list[engine.Result]) -> list[Pa
     with mpl.rc_context(figures.STYLE):
         written(place, picture.svg(drawing.curves(results)))
     return [*report.write(folder, chosen, results), place]
+
+
+def _list_all(scale: float) -> int:
+    try:
+        for name in NAMES:
+            _list(recipe(name), scale)
+    except ValueError as error:
+        return _refused(str(error))
+    return 0
 
 
 def _list(chosen: Recipe, scale: float) -> None:
