@@ -150,7 +150,8 @@ def _head(site: Path, parts: list[tuple[str, list[str]]]) -> str:
     """The style sheets, the formulas' script and page.js, as the title page loads them."""
     front = site / f"{parts[0][1][0]}.html"
     page = look.soup(front)
-    head = [f'<meta charset="utf-8"><title>{page.title.get_text().strip()}</title>']
+    title = page.title.get_text().partition("—")[0].strip()  # without the book's, again
+    head = [f'<meta charset="utf-8"><title>{title}</title>']
     for link in page.find_all("link", rel="stylesheet"):
         head.append(f'<link rel="stylesheet" href="{_uri(front, link["href"])}">')
     for script in page.find_all("script"):
