@@ -26,7 +26,7 @@
       const paper = Math.min(1, (PAPER * text) / (drawn * PRINTED));
       e.style.setProperty("--on-paper", (full * paper).toFixed(1) + "%");
       if (wide > e.clientWidth + 1)
-        e.style.fontSize = full * Math.max(SMALLEST, (e.clientWidth - 2) / wide) + "%";
+        e.style.fontSize = full * Math.max(SMALLEST, (e.clientWidth - 8) / wide) + "%";
     });
     WIDE.forEach(([selector, name]) => {
       document.querySelectorAll(selector).forEach((e) => {
@@ -59,6 +59,7 @@
     document.querySelectorAll(".bd-article details").forEach((e) =>
       e.addEventListener("toggle", soon));
     window.addEventListener("resize", soon);
+    if (document.fonts) document.fonts.addEventListener("loadingdone", soon); // wider, or narrower
     const maths = document.getElementById("MathJax-script")
       || document.querySelector('script[src*="mathjax"]');
     const set = () => window.MathJax.startup.promise.then(fit);
