@@ -152,6 +152,7 @@ def looked_at(
     shots.mkdir(parents=True, exist_ok=True)
     name = f"{page.parent.name}-{page.stem}-{width}-{scheme}.png"
     tab.screenshot(path=str(shots / name), full_page=True)
+    tab.wait_for_timeout(200)  # the picture resized the page: formulas are fitted again
     tab.evaluate(axe)
     said += tab.evaluate(AXE)
     still = tab.evaluate(MOVED)
