@@ -59,10 +59,13 @@
     document.querySelectorAll(".bd-article details").forEach((e) =>
       e.addEventListener("toggle", soon));
     window.addEventListener("resize", soon);
-    if (document.fonts) document.fonts.addEventListener("loadingdone", soon); // wider, or narrower
     const maths = document.getElementById("MathJax-script")
       || document.querySelector('script[src*="mathjax"]');
-    const set = () => window.MathJax.startup.promise.then(fit);
+    const grown = new ResizeObserver(soon); // a formula's letters may come later than it
+    const set = () => window.MathJax.startup.promise.then(() => {
+      fit();
+      document.querySelectorAll(EQUATIONS + " mjx-math").forEach((e) => grown.observe(e));
+    });
     if (!maths) return;
     if (window.MathJax && window.MathJax.startup && window.MathJax.startup.promise) set();
     else maths.addEventListener("load", set);
