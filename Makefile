@@ -72,7 +72,7 @@ serve: book
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 browser: environment
-	@$(PY) -m pip install -q -r requirements-browser.txt
+	@$(PY) -m tools.extras requirements-browser.txt
 
 look: browser
 	@$(PY) -m tools.look

@@ -27,7 +27,6 @@ ELSEWHERE = {
     "-c from pathlib": "nothing",
     "-m ruff check": ".ruff_cache",
     "-m pytest": "caches",
-    "-m pip install": ".venv",
     "-m http.server": "nothing",
     "-m tools.models": ".cache",
     "-m tools.extras": ".venv",

@@ -539,14 +539,6 @@ def _text(output: NotebookNode) -> str:
     return " ".join(map(str, said))
 
 
-def digits_may_differ(notebook: NotebookNode, path: Path) -> list[str]:
-    """A notebook on the list says so below its title, and no other does."""
-    listed, said = lax.is_lax(path), notebook.cells[0].source.count(lax.NOTE)
-    if said == listed:
-        return []
-    return [f"says {said} times that its digits may differ (python -m tools.address)"]
-
-
 # ------------------------------------------------------------ rules for the whole
 
 
