@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from labs.record import OtherRun, Record, rounded
+from labs.record import OtherRun, Record, frozen, records, rounded
 from lib.digest import code_digest, plain, sources
+from tools import lax
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = '''"""A toy.
@@ -104,6 +105,10 @@ def faults(
             said.append(f"{name}: frozen without a reason")
     files = {file.stem for file in folder.glob("*.json")}
     return said + [f"{name}: no lab declares it" for name in sorted(files - {*states})]
+
+
+def test_every_record_is_of_today_s_code_or_frozen_while_its_chapter_waits():
+    assert faults(records(), frozen(), lax.listed()) == []
 
 
 def test_a_record_of_other_code_is_named(book):

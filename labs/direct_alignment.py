@@ -1,32 +1,20 @@
-"""Run chapter 9's sweeps on the village's language model, and keep what came out.
-
-    python -m tools.record_alignment     # about twenty minutes on one core
-
-A run that was stopped goes on; delete the record to make all of it anew.
+"""Chapter 9's sweeps on the village's language model.
 
 Each loss on the same pairs, each price of a nat, whose answers are compared, how often
 the annotators err, and reinforcement learning on what a reward model made of the same
-pairs: that is too long for a page that runs in a minute. So the page runs a part of it
-live and reads the rest from notebooks/records/09_direct_alignment.json, which says what
-made it and when.
+pairs: about twenty minutes on one core.
 """
 
-import datetime
-import hashlib
-import json
 import random
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from labs.record import Record
 from lib import (
     base,
-    cache,
     direct,
     evaluate,
     instruct,
@@ -49,9 +37,6 @@ from lib.worlds import taste
 from lib.worlds.tasks import Task
 from lib.worlds.taste import Annotators
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "09_direct_alignment.json"
-SEEDS = range(5)
 COUNT = 1024  # pairs
 LR = 1e-3
 BETA = 0.3
@@ -72,15 +57,6 @@ KNOBS = {
 Run = dict[str, Any]
 
 
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    used = [cache.sources(ROOT / "lib" / f"{n}.py") for n in ("direct", "on_policy")]
-    for file in sorted(used[0] | used[1]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 # --- measured -------------------------------------------------------------------------
 
 
@@ -97,7 +73,7 @@ def measured(policy: Transformer, start: Transformer) -> Run:
         "length": said.lengths.double().mean(),
         "finished": said.terminated.double().mean(),
     }
-    return {name: round(value.item(), 4) for name, value in found.items()}
+    return {name: value.item() for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -117,7 +93,7 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
         "both before": before.exp().sum(0).mean(),
         "accuracy": ((now - before)[0] > (now - before)[1]).double().mean(),
     }
-    return {name: round(value.item(), 4) for name, value in found.items()}
+    return {name: value.item() for name, value in found.items()}
 
 
 # --- trained --------------------------------------------------------------------------
@@ -153,6 +129,11 @@ def pairs_of(seed: int, count: int, model: Transformer, **knobs: Any) -> Compari
 
 
 # --- sweeps ---------------------------------------------------------------------------
+
+
+def before(model: Transformer, seed: int) -> Iterator[Run]:
+    """The model that all of them start from."""
+    yield measured(model, model)
 
 
 def frontier(model: Transformer, seed: int) -> Iterator[Run]:
@@ -222,8 +203,7 @@ def selected(
         gold = overoptimisation.best_of(scores, by_gold, SIZES).mean(0).tolist()
         for n, worth in zip(SIZES, gold):
             kl = best_of_n_kl_bound(n)
-            found = {"n": n, "gold": round(worth, 4), "kl": round(kl, 4)}
-            yield {"by": f"best of n, {judged_by}", **found}
+            yield {"by": f"best of n, {judged_by}", "n": n, "gold": worth, "kl": kl}
 
 
 def losses(model: Transformer, seed: int) -> Iterator[Run]:
@@ -251,9 +231,11 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
         ("the villagers'", villagers(seed)),
     ):
         policy = trained(model, pairs, "dpo", BETA, seed)
-        gold = (pairs.chosen_gold.mean().item(), pairs.rejected_gold.mean().item())
-        found = {"pairs": name, **measured(policy, model)}
-        yield {**found, "chosen": round(gold[0], 3), "rejected": round(gold[1], 3)}
+        gold = {
+            "chosen": pairs.chosen_gold.mean(),
+            "rejected": pairs.rejected_gold.mean(),
+        }
+        yield {"pairs": name, **measured(policy, model), **gold}
 
 
 def villagers(seed: int) -> Comparisons:
@@ -315,8 +297,7 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
     longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean().item()
     for name, beta in (("dpo", BETA), ("dpo per token", 10.0), ("simpo", 10.0)):
         policy = trained(model, biased, name, beta, seed)
-        found = {"loss": name, "longer": round(longer, 3)}
-        yield {**found, **measured(policy, model)}
+        yield {"loss": name, "longer": longer, **measured(policy, model)}
 
 
 def side_by_side(pairs: Comparisons) -> Rollout:
@@ -325,40 +306,20 @@ def side_by_side(pairs: Comparisons) -> Rollout:
     return both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
 
 
-SWEEPS = (frontier, courses, writers, losses, noise, lengths, patience)
+Sweep = Callable[[Transformer, int], Iterator[Run]]
 
 
-def main() -> None:
-    """Run every sweep on every seed, and write the record anew after each."""
-    torch.set_num_threads(1)
-    model = instruct.instructed_model()
-    made: Run = {
-        "command": "python -m tools.record_alignment",
-        "date": f"{datetime.date.today()}",
-        "code": code(),
-        "torch": torch.__version__,
-        "pairs": COUNT,
-        "lr": LR,
-        "beta": BETA,
-        "updates": UPDATES,
-    }
-    record: Run = {"made": made, "before": measured(model, model)}
-    spent = 0  # minutes of a processor, by a run that was stopped and now goes on
-    if PLACE.exists():
-        found = json.loads(PLACE.read_text("utf-8"))
-        record, spent = {**found, **record}, found["made"]["minutes"]
-    for sweep in SWEEPS:
-        runs = record.setdefault(sweep.__name__, [])
-        for seed in SEEDS if sweep is frontier else SEEDS[:3]:
-            if any(run["seed"] == seed for run in runs):
-                continue
-            runs += [{"seed": seed, **run} for run in sweep(model, seed)]
-            print(sweep.__name__, seed, round(time.process_time()), file=sys.stderr)
-            made["minutes"] = spent + round(time.process_time() / 60)
-            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-            PLACE.parent.mkdir(parents=True, exist_ok=True)
-            PLACE.write_text(text + "\n", "utf-8")
+def run(sweep: Sweep, seed: int) -> list[Run]:
+    """A sweep's results, from the book's instruction-tuned model."""
+    return [*sweep(instruct.instructed_model(), seed)]
 
 
-if __name__ == "__main__":
-    main()
+SWEEPS = (before, frontier, courses, writers, losses, noise, lengths, patience)
+SEEDS = {sweep.__name__: range(3) for sweep in SWEEPS}
+RECORD = Record(
+    "09_direct_alignment",
+    run,
+    runs={sweep.__name__: sweep for sweep in SWEEPS},
+    seeds={**SEEDS, "before": range(1), "frontier": range(5)},
+    file=__file__,
+)

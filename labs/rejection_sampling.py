@@ -1,28 +1,20 @@
-"""Run chapter 10's sweeps on the village's language model, and keep what came out.
-
-    python -m tools.record_rejection     # about twenty minutes on one core
+"""Chapter 10's sweeps on the village's language model.
 
 Rounds of rejection sampling beside reinforcement learning on the same number of answers;
 what imitation keeps of best-of-n; rounds on open requests; best-of-n by better and worse
-reward models. That is too long for a page that runs in a minute, so the page runs a part
-of it live and reads the rest from notebooks/records/10_rejection_sampling.json, which
-says what made it and when.
+reward models: about twenty minutes on one core.
 """
 
-import datetime
-import hashlib
-import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib import cache, evaluate, rejection, rewards, rounds
+from labs.record import Record
+from lib import evaluate, rejection, rewards, rounds
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import compare, together
 from lib.instruct import instructed_model
@@ -42,8 +34,6 @@ from lib.rounds import Plan
 from lib.worlds import taste
 from lib.worlds.tasks import SKILLS, Task, tasks
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "10_rejection_sampling.json"
 SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
 ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all
 REVERSE = Plan(group=16, max_tokens=10, epochs=2, lr=2e-3)
@@ -55,25 +45,6 @@ SIZES = (1, 2, 4, 8, 16, 32)  # n of what is imitated
 NUMBERS, ASKED = (48, 192, 768), 192  # requests to learn from
 JUDGED = (1, 2, 4, 8, 16, 32, 64)  # n at inference
 TAUGHT = ((256, 8), (1024, 4), (4096, 2))  # comparisons and epochs
-
-
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    used = [ROOT / "lib" / f"{name}.py" for name in ("rounds", "on_policy")]
-    used.append(ROOT / "lib" / "overoptimisation.py")
-    for file in sorted(set().union(*map(cache.sources, used))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def rounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Numbers to three decimals, also in lists."""
-    if isinstance(found, dict):
-        return {name: rounded(value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [rounded(value) for value in found]
-    return round(found, 3) if isinstance(found, float) else found
 
 
 # --- a skill that can be verified -----------------------------------------------------
@@ -110,6 +81,11 @@ def others(policy: Transformer) -> dict[str, float]:
     column = evaluate.skills(policy, count=40)
     rest = [column[name] for name in SKILLS if name != SKILL]
     return {"others": sum(rest) / len(rest), "talk": column["talk"]}
+
+
+def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """The model that all of them start from."""
+    yield others(model)
 
 
 def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
@@ -308,34 +284,20 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         yield {**name, "accuracy": accuracy(judge, fresh), **curve(scores)}
 
 
-def main() -> None:
-    """Run everything and write the record."""
-    torch.set_num_threads(1)
-    began, model = time.process_time(), instructed_model()
-    made = {
-        "command": "python -m tools.record_rejection",
-        "date": datetime.date.today().isoformat(),
-        "code": code(),
-        "torch": torch.__version__,
-        "answers": ROUNDS * PROMPTS * REVERSE.group,
-    }
-    record: dict[str, Any] = {"made": made, "before": rounded(others(model))}
-    for sweep, seeds in (
-        (verified, SEEDS),
-        (distilled, TALK_SEEDS),
-        (iterated, TALK_SEEDS),
-        (judged, TALK_SEEDS),
-        (mixed, TALK_SEEDS),
-    ):
-        runs = record[sweep.__name__] = []
-        for seed in seeds:
-            runs += [rounded({"seed": seed, **run}) for run in sweep(model, seed)]
-            made["cpu_minutes"] = round((time.process_time() - began) / 60)
-            print(sweep.__name__, seed, made["cpu_minutes"], file=sys.stderr)
-            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-            PLACE.parent.mkdir(parents=True, exist_ok=True)
-            PLACE.write_text(text + "\n", "utf-8")
+Sweep = Callable[[Transformer, int], Iterator[dict[str, Any]]]
 
 
-if __name__ == "__main__":
-    main()
+def run(sweep: Sweep, seed: int) -> list[dict[str, Any]]:
+    """A sweep's results, from the book's instruction-tuned model."""
+    return [*sweep(instructed_model(), seed)]
+
+
+SWEEPS = (before, verified, distilled, iterated, judged, mixed)
+OTHERS = {sweep.__name__: TALK_SEEDS for sweep in SWEEPS}
+RECORD = Record(
+    "10_rejection_sampling",
+    run,
+    runs={sweep.__name__: sweep for sweep in SWEEPS},
+    seeds={**OTHERS, "before": range(1), "verified": SEEDS},
+    file=__file__,
+)
