@@ -6,23 +6,14 @@ pairs: about twenty minutes on one core.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from labs.record import Record
-from lib import (
-    base,
-    direct,
-    evaluate,
-    instruct,
-    on_policy,
-    overoptimisation,
-    reward_model,
-    rewards,
-)
+from lib import base, direct, evaluate, instruct, on_policy, rewards
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import Comparisons, annotated, compare
 from lib.kl import best_of_n_kl_bound
@@ -30,8 +21,9 @@ from lib.lessons import Knobs
 from lib.losses import preference
 from lib.models.transformer import Transformer
 from lib.ops import sequence_logps
+from lib.overoptimisation import best_of
 from lib.paired import answer_logps, pair_logps, unpaired
-from lib.rollout import Rollout
+from lib.reward_model import Informed, RewardModel, fit_reward_model, score
 from lib.shared import action_logps
 from lib.worlds import taste
 from lib.worlds.tasks import Task
@@ -67,13 +59,12 @@ def measured(policy: Transformer, start: Transformer) -> Run:
     draw = torch.Generator().manual_seed(0)
     said = evaluate.ask(policy, asked, group=2, generator=draw)
     ratio = sequence_logps(said.logps - action_logps(start, said, group=2), said.mask)
-    found = {
+    return {
         "gold": evaluate.scores(asked, said).mean(),
         "kl": ratio.mean(),
         "length": said.lengths.double().mean(),
         "finished": said.terminated.double().mean(),
     }
-    return {name: value.item() for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -84,7 +75,7 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
     asked = pairs.asked
     others = evaluate.ask(start, asked, generator=draw)
     own = evaluate.ask(policy, asked, generator=draw.manual_seed(8))
-    found = {
+    return {
         "chosen": (now - before)[0].mean(),
         "rejected": (now - before)[1].mean(),
         "others": (answer_logps(policy, others) - answer_logps(start, others)).mean(),
@@ -93,7 +84,6 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
         "both before": before.exp().sum(0).mean(),
         "accuracy": ((now - before)[0] > (now - before)[1]).double().mean(),
     }
-    return {name: value.item() for name, value in found.items()}
 
 
 # --- trained --------------------------------------------------------------------------
@@ -156,17 +146,14 @@ def patience(model: Transformer, seed: int) -> Iterator[Run]:
     yield {"beta": BETAS[0], **measured(policy, model)}
 
 
-def judge_of(
-    model: Transformer, pairs: Comparisons, seed: int
-) -> reward_model.RewardModel:
+def judge_of(model: Transformer, pairs: Comparisons, seed: int) -> RewardModel:
     """The reward model of these pairs."""
-    kind = reward_model.Informed
-    return reward_model.fit_reward_model(model, pairs, kind=kind, seed=seed)[0]
+    return fit_reward_model(model, pairs, kind=Informed, seed=seed)[0]
 
 
 def climbed(
     model: Transformer,
-    judge: reward_model.RewardModel,
+    judge: RewardModel,
     beta: float,
     seed: int,
     *,
@@ -190,17 +177,15 @@ def climbed(
     return policy
 
 
-def selected(
-    model: Transformer, judge: reward_model.RewardModel, seed: int
-) -> Iterator[Run]:
+def selected(model: Transformer, judge: RewardModel, seed: int) -> Iterator[Run]:
     """Best of n by the judge, in expectation over which n of 32 answers were drawn."""
     asked = taste.requests(count=64, seed=0, split="test")
     draw = torch.Generator().manual_seed(seed)
     said = evaluate.ask(model, asked, group=32, generator=draw)
-    by_judge = reward_model.score(judge, said).reshape(-1, 32)
+    by_judge = score(judge, said).reshape(-1, 32)
     by_gold = evaluate.scores(asked, said).reshape(-1, 32)
     for judged_by, scores in (("judge", by_judge), ("gold", by_gold)):
-        gold = overoptimisation.best_of(scores, by_gold, SIZES).mean(0).tolist()
+        gold = best_of(scores, by_gold, SIZES).mean(0).tolist()
         for n, worth in zip(SIZES, gold):
             kl = best_of_n_kl_bound(n)
             yield {"by": f"best of n, {judged_by}", "n": n, "gold": worth, "kl": kl}
@@ -231,11 +216,9 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
         ("the villagers'", villagers(seed)),
     ):
         policy = trained(model, pairs, "dpo", BETA, seed)
-        gold = {
-            "chosen": pairs.chosen_gold.mean(),
-            "rejected": pairs.rejected_gold.mean(),
-        }
-        yield {"pairs": name, **measured(policy, model), **gold}
+        gold = pairs.chosen_gold.mean(), pairs.rejected_gold.mean()
+        found = dict(zip(("chosen", "rejected"), gold))
+        yield {"pairs": name, **measured(policy, model), **found}
 
 
 def villagers(seed: int) -> Comparisons:
@@ -260,15 +243,10 @@ def courses(model: Transformer, seed: int) -> Iterator[Run]:
 
     def watch(update: int, policy: Transformer) -> None:
         if update % 24 == 0:
+            seen = {"update": update, **masses(policy, model, some)}
             fresh = masses(policy, model, unseen)
-            found.append(
-                {
-                    "update": update,
-                    **masses(policy, model, some),
-                    **{f"unseen {name}": value for name, value in fresh.items()},
-                    **measured(policy, model),
-                }
-            )
+            seen |= {f"unseen {name}": value for name, value in fresh.items()}
+            found.append({**seen, **measured(policy, model)})
 
     loss = partial(preference.dpo, beta=0.1)
     direct.align(model, pairs, loss, epochs=3, lr=LR, seed=seed, watch=watch)
@@ -291,35 +269,22 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
     """Annotators who take length for quality: 0.1 of gold a token."""
     fair = pairs_of(seed, COUNT, model)
     asked, draw = fair.asked, torch.Generator().manual_seed(seed)
-    both = side_by_side(fair)
+    both, _ = unpaired(fair)  # chosen, then rejected
+    both = both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
     seen = evaluate.scores(asked, both) + 0.1 * both.lengths.double()
     biased = annotated(asked, both, generator=draw, seen=seen)
-    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean().item()
+    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean()
     for name, beta in (("dpo", BETA), ("dpo per token", 10.0), ("simpo", 10.0)):
         policy = trained(model, biased, name, beta, seed)
         yield {"loss": name, "longer": longer, **measured(policy, model)}
 
 
-def side_by_side(pairs: Comparisons) -> Rollout:
-    """Chosen and rejected side by side: rows 2k and 2k + 1."""
-    both, _ = unpaired(pairs)
-    return both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
-
-
-Sweep = Callable[[Transformer, int], Iterator[Run]]
-
-
-def run(sweep: Sweep, seed: int) -> list[Run]:
-    """A sweep's results, from the book's instruction-tuned model."""
-    return [*sweep(instruct.instructed_model(), seed)]
-
-
-SWEEPS = (before, frontier, courses, writers, losses, noise, lengths, patience)
-SEEDS = {sweep.__name__: range(3) for sweep in SWEEPS}
+SHORT = (courses, writers, losses, noise, lengths, patience)
+SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
 RECORD = Record(
     "09_direct_alignment",
-    run,
-    runs={sweep.__name__: sweep for sweep in SWEEPS},
-    seeds={**SEEDS, "before": range(1), "frontier": range(5)},
+    lambda sweep, seed: [*sweep(instruct.instructed_model(), seed)],
+    runs={sweep.__name__: sweep for sweep in SEEDS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
     file=__file__,
 )

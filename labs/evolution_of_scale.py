@@ -69,11 +69,8 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    shown = [
-        *instruct.shuffled(
-            instruct.demonstrations(count=8, seed=0), epochs=1, batch=ROWS, seed=0
-        )
-    ][0]
+    written = instruct.demonstrations(count=8, seed=0)
+    shown = next(iter(instruct.shuffled(written, epochs=1, batch=ROWS, seed=0)))
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)
     couples = tasks("sum", count=ROWS, seed=0)
@@ -93,11 +90,9 @@ def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
         fit(learner, [seen], loss_of(grpo), lr=1e-5)
 
     tokens = places(rollout, GROUP)
+    imitate = partial(fit, policy, [shown], instruct.sft_loss, lr=1e-5)
     return {
-        "SFT": (
-            partial(fit, policy, [shown], instruct.sft_loss, lr=1e-5),
-            shown.states.numel(),
-        ),
+        "SFT": (imitate, shown.states.numel()),
         "DPO": (partial(fit, policy, [pairs], preferring, lr=1e-5), places(few, 2)),
         "GRPO, sampling": (partial(sampled, policy, asked, GROUP), tokens),
         "GRPO, learning": (learn, tokens),
@@ -144,18 +139,15 @@ def crowded(width: int, layers: int) -> dict[str, Any]:
     return {"model": f"{width} x {layers}", "seconds": found}
 
 
-def run(settings: tuple[Callable[..., dict[str, Any]], int, int], seed: int) -> Any:
-    """A round: what is timed, for a model of this width and these layers."""
-    what, *size = settings
-    return what(*size)
-
-
 RECORD = Record(
     "14_evolution_of_scale",
-    run,
+    lambda timing, round: timing(),
     runs={
-        **{f"{width} x {layers}": (timed, width, layers) for width, layers in SIZES},
-        "crowd": (crowded, *CROWDED),
+        **{
+            f"{width} x {layers}": partial(timed, width, layers)
+            for width, layers in SIZES
+        },
+        "crowd": partial(crowded, *CROWDED),
     },
     seeds=range(ROUNDS),
     file=__file__,

@@ -6,7 +6,7 @@ on three seeds, from the same base model, about twenty minutes on one core.
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -39,18 +39,16 @@ def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
     said = evaluate.answers(rollout)
     form = [tuning.well_formed(*pair) for pair in zip(asked, said)]
     shown = instruct.demonstrations(count=30, seed=77, split="test")
-    unseen = instruct.written(*zip(*shown))
     with torch.no_grad():
-        loss = instruct.sft_loss(model, unseen)[0].item()
-    text = tuning.reading(model)
+        loss, _ = instruct.sft_loss(model, instruct.written(*zip(*shown)))
     return {
         **dict(zip((*SKILLS, "talk"), scores)),
         "right": sum(scores[:6]) / 6,
         "form": sum(form) / len(form),
-        "finished": rollout.terminated.double().mean().item(),
-        "length": rollout.lengths.double().mean().item(),
+        "finished": rollout.terminated.double().mean(),
+        "length": rollout.lengths.double().mean(),
         "loss": loss,
-        **{f"text: {name}": value for name, value in text.items()},
+        **{f"text: {name}": value for name, value in tuning.reading(model).items()},
     }
 
 
@@ -144,19 +142,12 @@ def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         yield {"skill": skill, **measured(pupil)}
 
 
-Sweep = Callable[[Transformer, int], Iterator[dict[str, Any]]]
-
-
-def run(sweep: Sweep, seed: int) -> list[dict[str, Any]]:
-    """A sweep's results, from the book's base model."""
-    return [*sweep(base.base_model(), seed)]
-
-
-SWEEPS = (before, sizes, masks, epochs, rates, rehearsals, alone)
+SEEDS = {sweep: range(3) for sweep in (sizes, masks, epochs, rates, rehearsals, alone)}
+SEEDS[before] = range(1)
 RECORD = Record(
     "07_instruction_tuning",
-    run,
-    runs={sweep.__name__: sweep for sweep in SWEEPS},
-    seeds={**{sweep.__name__: range(3) for sweep in SWEEPS}, "before": range(1)},
+    lambda sweep, seed: [*sweep(base.base_model(), seed)],
+    runs={sweep.__name__: sweep for sweep in SEEDS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
     file=__file__,
 )

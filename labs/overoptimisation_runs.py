@@ -6,14 +6,14 @@ are trained, one for each beta, and best-of-n is measured; against each informed
 policy without a KL penalty: about 35 minutes on one core.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from labs.record import Record
+from labs.record import Record, call
 from lib import evaluate, regularised
 from lib.instruct import instructed_model
 from lib.overoptimisation import best_of
@@ -76,31 +76,19 @@ def chosen(seed: int, *, kind: type[RewardModel]) -> dict[str, Any]:
     liked, worth = (best_of(proxy, values, SIZES) for values in (proxy, gold))
     drop = worth - worth[:, -1:]  # (32, n)
     error = drop.std(0) / len(asked) ** 0.5
-    return {
-        "sizes": SIZES,
-        "proxy": liked.mean(0),
-        "gold": worth.mean(0),
-        "error": error,
-    }
+    found = {"proxy": liked.mean(0), "gold": worth.mean(0), "error": error}
+    return {"sizes": SIZES, **found}
 
 
-def run(what: Callable[[int], dict[str, Any]], seed: int) -> dict[str, Any]:
-    """One experiment on one seed."""
-    return what(seed)
-
-
-def named(kind: type[RewardModel], betas: Sequence[float]) -> dict[str, Any]:
-    """What is run against the reward models of a kind."""
-    found = {f"{kind.__name__}, best of n": partial(chosen, kind=kind)}
+KINDS = {RewardModel: BETAS, Informed: BETAS[:1]}
+RUNS: dict[str, Callable[[int], dict[str, Any]]] = {"before": before}
+for each, betas in KINDS.items():
+    RUNS[f"{each.__name__}, best of n"] = partial(chosen, kind=each)
     for beta in betas:
-        found[f"{kind.__name__}, beta {beta}"] = partial(climbed, kind=kind, beta=beta)
-    return found
-
-
-RUNS = {"before": before, **named(RewardModel, BETAS), **named(Informed, BETAS[:1])}
+        RUNS[f"{each.__name__}, beta {beta}"] = partial(climbed, kind=each, beta=beta)
 RECORD = Record(
     "06_over_optimisation",
-    run,
+    call,
     runs=RUNS,
     seeds={**dict.fromkeys(RUNS, range(5)), "before": range(1)},
     file=__file__,

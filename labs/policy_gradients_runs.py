@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from labs.record import Record
+from labs.record import Record, call
 from lib import evaluate
 from lib.algorithms import ALGORITHMS
 from lib.instruct import instructed_model
@@ -67,13 +67,12 @@ def trained(
     updates: int = UPDATES,
     lr: float = LR,
     scale: float = 1.0,
-    resample: bool | None = None,
+    resample: bool = False,
     **knobs: Any,
 ) -> dict[str, Any]:
     """One training, rewards times `scale`: marks on the way, diagnostics, skills."""
     algorithm = ALGORITHMS[name]
-    if resample is not None:
-        algorithm = replace(algorithm, resample=resample)
+    algorithm = replace(algorithm, resample=resample or algorithm.resample)
     began, knobs = time.process_time(), {"group": GROUP, **knobs}
     looks, asked = [], []
     questions = drills("reverse", count=ANSWERS // knobs["group"], seed=seed)
@@ -108,11 +107,6 @@ def trained(
     return {**made, **found, "skills": skills, "pass": passes(policy), "curves": curves}
 
 
-def run(what: Callable[[int], dict[str, Any]], seed: int) -> dict[str, Any]:
-    """One training on one seed."""
-    return what(seed)
-
-
 def with_knobs(name: str, **knobs: Any) -> Callable[[int], dict[str, Any]]:
     """A training of half as many updates, for `run`."""
     return partial(trained, name=name, updates=FEWER, **knobs)
@@ -129,7 +123,7 @@ TURNED = {
 }
 RECORD = Record(
     "08_policy_gradients",
-    run,
+    call,
     runs={**ONCE, **LADDER, **RESAMPLED, **TURNED},
     seeds={
         **dict.fromkeys(ONCE, range(1)),

@@ -34,6 +34,7 @@ file, which computes nothing. notebooks/records/frozen.toml lists those that may
 import argparse
 import ast
 import importlib
+import itertools
 import json
 import math
 import sys
@@ -93,22 +94,24 @@ class Record:
         """The record, whatever code made it."""
         return json.loads(self.path.read_text("utf-8"))
 
+    def seeds_of(self) -> dict[str, list[int]]:
+        """Every run's seeds."""
+        of, each = self.seeds, isinstance(self.seeds, Mapping)
+        return {name: [*(of[name] if each else of)] for name in self.runs}
+
     def pairs(self) -> list[tuple[str, int]]:
         """(run, seed) of everything, in the order in which it is run: seed by seed."""
-        each = isinstance(self.seeds, Mapping)
-        every = {name: self.seeds[name] if each else self.seeds for name in self.runs}
-        order = dict.fromkeys(seed for seeds in every.values() for seed in seeds)
+        every = self.seeds_of()
+        order = dict.fromkeys(itertools.chain.from_iterable(every.values()))
         return [(name, s) for s in order for name, seeds in every.items() if s in seeds]
 
     def head(self) -> dict[str, Any]:
         """How it is made today."""
         about = ast.get_docstring(ast.parse(Path(self.file).read_text("utf-8"))) or ""
-        seeds = self.seeds
-        each = isinstance(seeds, Mapping)
         return {
             "what": about.partition("\n")[0],
             "command": f"python -m labs.record {self.name}",
-            "seeds": {k: [*v] for k, v in seeds.items()} if each else [*seeds],
+            "seeds": self.seeds_of(),
             "digits": self.digits,
             "code": code_digest(self.file, without=[__file__]),
             "torch": torch.__version__,
@@ -156,6 +159,11 @@ class Record:
         return begun
 
 
+def call(what: Callable[[int], Any], seed: int) -> Any:
+    """The `run` of settings that are functions of the seed."""
+    return what(seed)
+
+
 def rounded(found: Any, digits: int) -> Any:
     """Numbers to so many significant digits, wherever they are; tensors become lists."""
     if isinstance(found, Tensor):
@@ -167,7 +175,7 @@ def rounded(found: Any, digits: int) -> Any:
     if isinstance(found, float):
         if not math.isfinite(found):
             require.refuse("run", f"{found} among its results", "finite numbers")
-        return float(f"{found:.{digits}g}") + 0.0  # and -0.0 becomes 0.0
+        return float(f"{round(found, 12):.{digits}g}") + 0.0  # no -0.0, no 1e-17
     return found
 
 

@@ -6,7 +6,7 @@ reward models: about twenty minutes on one core.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,9 +69,9 @@ def examined(policy: Transformer) -> dict[str, Any]:
     level = torch.tensor([task.level for task in asked])
     reached = evaluate.pass_at_k(16, scores.sum(1).long(), 16)
     return {
-        "right": scores.mean().item(),
-        "pass16": reached.mean().item(),
-        "levels": [scores[level == each].mean().item() for each in (1, 2, 3)],
+        "right": scores.mean(),
+        "pass16": reached.mean(),
+        "levels": [scores[level == each].mean() for each in (1, 2, 3)],
         "entropy": noted(rollout, scores)["entropy"],
     }
 
@@ -189,9 +189,9 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
     different = [len(set(group)) / 16 for group in groups]
     notes = noted(rollout, gold)
     return {
-        "gold": gold.mean().item(),
-        "gold_best": gold.max(1).values.mean().item(),
-        "judge": rewards.judge(judge, asked, rollout).mean().item(),
+        "gold": gold.mean(),
+        "gold_best": gold.max(1).values.mean(),
+        "judge": rewards.judge(judge, asked, rollout).mean(),
         "different": sum(different) / len(different),
         **{name: notes[name] for name in ("entropy", "length", "finished")},
     }
@@ -200,11 +200,8 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
 def judges() -> dict[str, rewards.Reward]:
     """The book's two reward models, and the truth."""
     plain, informed = (proxy_model(kind=kind) for kind in (RewardModel, Informed))
-    return {
-        "plain": rewards.learned(plain),
-        "informed": rewards.learned(informed),
-        "gold": rewards.gold,
-    }
+    learned = {"plain": rewards.learned(plain), "informed": rewards.learned(informed)}
+    return {**learned, "gold": rewards.gold}
 
 
 def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
@@ -228,8 +225,7 @@ def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         shown = rounds.selected(rollout, pairs, group=TALK.group)
         pupil, _ = rounds.imitate(model, shown, seed=seed, plan=TALK)
         found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
-        shown_gold = worth(most[:count], shown)
-        found = {**found, "requests": count, "shown_gold": shown_gold}
+        found |= {"requests": count, "shown_gold": worth(most[:count], shown)}
         yield {**found, **heard(pupil, by["gold"])}
 
 
@@ -269,14 +265,12 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
     def curve(scores: Tensor) -> dict[str, Any]:
         liked = scores.reshape(gold.shape)
-        return {"gold": best_of(liked, gold, JUDGED).mean(0).tolist()}
+        return {"gold": best_of(liked, gold, JUDGED).mean(0)}
 
-    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean().item()
+    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean()
     yield {"kind": "gold", "comparisons": 0, "accuracy": truth, **curve(gold)}
-    for kind, (count, epochs) in [
-        *((Informed, each) for each in TAUGHT),
-        (RewardModel, TAUGHT[-1]),
-    ]:
+    kinds = [*((Informed, each) for each in TAUGHT), (RewardModel, TAUGHT[-1])]
+    for kind, (count, epochs) in kinds:
         some = told.rows(torch.arange(count))
         judge, _ = fit_reward_model(model, some, kind=kind, epochs=epochs, seed=seed)
         name = {"kind": kind.__name__, "comparisons": count}
@@ -284,20 +278,12 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         yield {**name, "accuracy": accuracy(judge, fresh), **curve(scores)}
 
 
-Sweep = Callable[[Transformer, int], Iterator[dict[str, Any]]]
-
-
-def run(sweep: Sweep, seed: int) -> list[dict[str, Any]]:
-    """A sweep's results, from the book's instruction-tuned model."""
-    return [*sweep(instructed_model(), seed)]
-
-
-SWEEPS = (before, verified, distilled, iterated, judged, mixed)
-OTHERS = {sweep.__name__: TALK_SEEDS for sweep in SWEEPS}
+SWEEPS = dict.fromkeys((distilled, iterated, judged, mixed), TALK_SEEDS)
+SWEEPS |= {before: range(1), verified: SEEDS}
 RECORD = Record(
     "10_rejection_sampling",
-    run,
+    lambda sweep, seed: [*sweep(instructed_model(), seed)],
     runs={sweep.__name__: sweep for sweep in SWEEPS},
-    seeds={**OTHERS, "before": range(1), "verified": SEEDS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SWEEPS.items()},
     file=__file__,
 )
