@@ -159,7 +159,7 @@ def climbed(
     *,
     slower: int = 1,
 ) -> Transformer:
-    """Chapter 8's RLOO on a reward model, on a leash."""
+    """Chapter 8's RLOO on a reward model, with a KL penalty."""
 
     def ask(update: int) -> Sequence[Task]:
         return taste.requests(count=16, seed=10_000 * (seed + 1) + update)

@@ -28,12 +28,12 @@ def run(settings: tuple[Recipe, Recipe], seed: int) -> list[dict[str, Any]]:
     out = KEPT / recipe.name / code / str(seed)
     before = engine.run(recipe, scale=SCALE, seed=seed, out=out, resume=True)
     if variant == recipe:
-        return [told(result, samples=True) for result in before.results]
+        return [stage_record(result, samples=True) for result in before.results]
     new = engine.rerun(before, variant).results
-    return [told(r, samples=seed == 0) for r in new if r not in before.results]
+    return [stage_record(r, samples=seed == 0) for r in new if r not in before.results]
 
 
-def told(result: engine.Result, *, samples: bool) -> dict[str, Any]:
+def stage_record(result: engine.Result, *, samples: bool) -> dict[str, Any]:
     """What is kept of a stage's result."""
     found = asdict(result)
     del found["resumed"]

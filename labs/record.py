@@ -154,8 +154,8 @@ class Record:
             f"{k} {begun.get(k)}, not {v}" for k, v in head.items() if begun.get(k) != v
         ]
         if other:
-            told = f"{self.partial}: begun with {'; '.join(other)}"
-            raise OtherRun(f"{told} (--restart begins anew)")
+            message = f"{self.partial}: begun with {'; '.join(other)}"
+            raise OtherRun(f"{message} (--restart begins anew)")
         return begun
 
 

@@ -148,8 +148,8 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     rest = [skill for skill in SKILLS if skill != SKILL]
     looks = [{**examined(model), **others(model)}]
     for number in range(ROUNDS):
-        luck = 1_000_003 * (seed + 1) + number
-        good = partial(kept, policy, seed=luck)
+        round_seed = 1_000_003 * (seed + 1) + number
+        good = partial(kept, policy, seed=round_seed)
         asked = drills(SKILL, count=PROMPTS, seed=seed)(number)
         parts = [good(rewards.verified, asked, rounds.every_passing, REVERSE)]
         for skill in rest:
@@ -157,7 +157,9 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
             parts.append(good(rewards.verified, asked, best_right, OTHER))
         asked = taste.requests(count=2 * REST, seed=1000 * (seed + 1) + number)
         parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
-        policy, _ = rounds.imitate(policy, together(*parts), seed=luck, plan=REVERSE)
+        policy, _ = rounds.imitate(
+            policy, together(*parts), seed=round_seed, plan=REVERSE
+        )
         looks.append({**examined(policy), **others(policy)})
     yield {"looks": looks}
 
