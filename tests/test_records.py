@@ -108,7 +108,9 @@ def faults(
 
 
 def test_every_record_is_of_today_s_code_or_frozen_while_its_chapter_waits():
-    assert faults(records(), frozen(), lax.listed()) == []
+    declared = records()
+    assert faults(declared, frozen(), lax.listed()) == []
+    assert len({record.name for record in declared}) == len(declared) >= 10
 
 
 def test_a_record_of_other_code_is_named(book):
@@ -210,6 +212,8 @@ def test_what_lies_beside_a_module_under_its_name_belongs_to_it(book):
     before = code_digest(lab)
     data.write_text("1\n")
     with_data = code_digest(lab)
+    data.write_bytes(b"1\r\n")
+    assert code_digest(lab) == with_data
     data.write_text("2\n")
     assert len({before, with_data, code_digest(lab)}) == 3
     data.unlink()
@@ -261,6 +265,20 @@ def test_every_python_finds_the_same_digest(tmp_path):
     file.parent.mkdir()
     file.write_text(VARIED, "utf-8")
     assert code_digest(file) == "922555b03fca"
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_the_order_of_sets_leaves_the_digest(seed):
+    code = "from lib.digest import code_digest; print(code_digest('labs/recipes.py'))"
+    given = {**os.environ, "PYTHONHASHSEED": seed}
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, cwd=ROOT, env=given, capture_output=True, text=True)
+    assert found.stdout.strip() == code_digest(ROOT / "labs/recipes.py")
+
+
+def test_a_text_s_prefix_and_quotes_leave_the_digest():
+    assert plain("x = u'a'") == plain("x = 'a'") == plain('x = """a"""')
+    assert plain("x = b'a'") != plain("x = 'a'") != plain("x = ('a',)")
 
 
 def test_an_f_string_is_told_by_its_text_and_not_by_how_it_is_cut():
@@ -356,6 +374,17 @@ def test_a_fresh_record_is_left_alone_and_the_cheapest_is_made_first(book):
     change(book / "lib/near.py", "/ 3", "/ 4")
     told = command(book).stderr
     assert 0 <= told.index("77_toy: 100%") < told.index("76_slow:   0%")
+
+
+def test_a_fresh_record_is_made_again_when_it_is_named_with_restart(book):
+    place = book / "notebooks/records/77_toy.json"
+    assert command(book).returncode == 0
+    made = place.read_text()
+    place.write_text(made.replace("A toy.", "An old toy."))
+    assert command(book, "--restart").returncode == 0
+    assert "An old toy." in place.read_text()
+    assert command(book, "--restart", "77_toy").returncode == 0
+    assert "An old toy." not in place.read_text()
 
 
 def test_seeds_come_one_after_the_other_and_each_run_may_have_its_own(book):
