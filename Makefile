@@ -29,7 +29,7 @@ help:
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
 	@echo "make pdf      print the book into one PDF, with a headless Chromium"
 	@echo "make look     check the built pages in a headless browser (for developers)"
-	@echo "make mutants  plant small faults in lib and count those that the tests notice"
+	@echo "make mutants  plant small faults in the losses and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
 
 environment:
@@ -85,7 +85,12 @@ pdf: book browser
 	@$(PY) -m tools.pdf
 
 mutants: environment
-	@$(PY) tools/mutate.py
+	@$(PY) -m tools.extras requirements-mutants.txt
+	@$(PY) -m mutmut run
+	@$(PY) -m mutmut results
+	@$(PY) -m mutmut export-cicd-stats
+	@$(PY) -c "import json; s = json.load(open('mutants/mutmut-cicd-stats.json')); \
+	share = s['killed'] / s['total']; print(f'{share:.1%} killed'); raise SystemExit(share < 0.95)"
 
 clean:
 	rm -rf _build
