@@ -87,16 +87,8 @@ def test_notebooks_are_plain_markdown():
     holds(house.complaints(house.plain_markdown, EVERY))
 
 
-def test_code_cells_are_short_and_few():
-    holds(house.complaints(house.small_cells, EVERY))
-
-
 def test_prose_comes_before_every_code_cell():
     holds(house.complaints(house.prose_before_code, PAGES))
-
-
-def test_chapters_hold_ten_words_to_a_line_of_code():
-    holds(house.complaints(house.more_prose_than_code, CHAPTERS))
 
 
 def test_every_figure_has_alt_text_a_caption_and_a_name():
@@ -232,24 +224,10 @@ def _directive(nb: NotebookNode) -> None:
     nb.cells[2].source += "\n\n```{note}\nhello\n```"
 
 
-def _long_cell(nb: NotebookNode) -> None:
-    cell_with(nb, "code").source += "\nx = 1" * 60
-
-
-def _wide_line(nb: NotebookNode) -> None:
-    cell_with(nb, "code").source += "\n# " + "wide " * 20
-
-
 def _no_prose(nb: NotebookNode) -> None:
     place = nb.cells.index(cell_with(nb, "code"))
     nb.cells.insert(place, nbformat.v4.new_code_cell("x = 1"))
     nb.cells.insert(place, nbformat.v4.new_code_cell("x = 1"))
-
-
-def _few_words(nb: NotebookNode) -> None:
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            cell.source = "So:"
 
 
 def _no_alt(nb: NotebookNode) -> None:
@@ -340,10 +318,7 @@ DAMAGES: list[tuple[house.Rule, Callable[[NotebookNode], None], list[Path]]] = [
     (house.closes_well, _no_summary, CHAPTERS),
     (house.plain_markdown, _role, EVERY),
     (house.plain_markdown, _directive, EVERY),
-    (house.small_cells, _long_cell, EVERY),
-    (house.small_cells, _wide_line, EVERY),
     (house.prose_before_code, _no_prose, CHAPTERS),
-    (house.more_prose_than_code, _few_words, CHAPTERS),
     (house.described_figures, _no_alt, CHAPTERS),
     (house.described_figures, _no_caption, CHAPTERS),
     (house.executed, _not_run, EVERY),

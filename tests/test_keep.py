@@ -33,6 +33,7 @@ ELSEWHERE = {
     "-m tools.look": "_build",
     "-m tools.pdf": "_build",
     "-m mutmut": "mutants",
+    "-m labs.record": "notebooks/records",
     "-c import json": "nothing",
 }
 PYTHON = """#!{python}

@@ -8,7 +8,6 @@ tests/test_house.py apply every rule to the book, and to a broken copy that it m
 import ast
 import copy
 import re
-import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -72,8 +71,6 @@ ANNEX = [
 ]  # for notebooks
 
 FILE_LINES, FUNCTION_LINES = 270, 40
-CELL_LINES, MEDIAN_LINES, CELLS, WORDS_PER_LINE = 20, 8, 30, 10
-SOLUTION_LINES = 40
 LINE_WIDTH = 88
 IGNORED_SHARE = 0.05
 SECOND_EDITION = ("01", "02")  # chapters that are equal on every processor: never lax
@@ -292,31 +289,6 @@ def plain_markdown(notebook: NotebookNode, path: Path) -> list[str]:
     ]
 
 
-def small_cells(notebook: NotebookNode, path: Path) -> list[str]:
-    """Cells of at most 20 lines, median 8 (on show), at most 30; no line too wide."""
-    chapter = path.parent.name == "notebooks"
-    most = CELL_LINES if chapter else SOLUTION_LINES
-    cells = notebooks.code_cells(notebook)
-    sizes = [len(_lines(cell)) for cell in cells]
-    said = [
-        f"cell {cell.id}: {size} lines, more than {most}"
-        for cell, size in zip(cells, sizes, strict=True)
-        if size > most
-    ]
-    if chapter and len(cells) > CELLS:
-        said.append(f"{len(cells)} code cells, more than {CELLS}")
-    shown = [s for c, s in zip(cells, sizes, strict=True) if not _unseen(c)]
-    if chapter and shown and statistics.median(shown) > MEDIAN_LINES:
-        said.append(f"the median cell on show has {statistics.median(shown):g} lines")
-    for cell in cells:
-        said += [
-            f"cell {cell.id}: a line of {len(line)} characters"
-            for line in _lines(cell)
-            if len(line) > LINE_WIDTH
-        ]
-    return said
-
-
 def _unseen(cell: NotebookNode) -> bool:
     """Folded or removed on the page, as the code that draws a figure may be."""
     return any(tag.startswith(("hide-", "remove-")) for tag in notebooks.tags(cell))
@@ -332,16 +304,6 @@ def prose_before_code(notebook: NotebookNode, path: Path) -> list[str]:
             if before is None or before.cell_type != "markdown":
                 said.append(f"cell {cell.id}: no prose before it")
     return said
-
-
-def more_prose_than_code(notebook: NotebookNode, path: Path) -> list[str]:
-    """Ten words of prose to a line of code."""
-    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
-    words = len(re.findall(r"\w+", " ".join(prose)))
-    lines = sum(len(_lines(cell)) for cell in notebooks.code_cells(notebook))
-    if lines and words < WORDS_PER_LINE * lines:
-        return [f"{words} words to {lines} lines: {words / lines:.1f} a line"]
-    return []
 
 
 def described_figures(notebook: NotebookNode, path: Path) -> list[str]:
@@ -500,7 +462,6 @@ EVERY: list[Rule] = [
     has_the_setup_cell,
     opens_in_colab,
     plain_markdown,
-    small_cells,
     described_figures,
     executed,
     outputs_are_true,
@@ -513,7 +474,6 @@ CHAPTER: list[Rule] = [
     says_how_long,
     closes_well,
     prose_before_code,
-    more_prose_than_code,
 ]
 SOLUTION: list[Rule] = [says_how_long, prose_before_code, sound_exercises]
 
