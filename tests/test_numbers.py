@@ -81,7 +81,7 @@ def planted(notebook: NotebookNode, found: Evidence, luck: random.Random) -> Cou
         if found.shows(claim) and number.digits > 1 and number.value > 10
     ]
     count = Counter()
-    for cell, number in luck.choices(true, k=300):
+    for cell, number in luck.choices(true, k=150):
         step = number.unit * luck.choice([i for i in range(-9, 10) if i])
         tenth = (number.value * luck.choice([9, 11]) / 10).quantize(number.unit)
         wrong = str(luck.choice([number.value + step, tenth])).replace("-", "\u2212")
@@ -104,7 +104,7 @@ def test_most_numbers_changed_at_random_are_noticed():
     count, luck = Counter(), random.Random(0)
     for path in CHAPTERS:
         count += planted(notebooks.read(path), evidence(path), luck)
-    assert count.total() > 200
+    assert count.total() > 100
     assert count[False] / count.total() > 0.8, count
 
 
@@ -195,7 +195,8 @@ def missing(*cells: tuple[str, str], record=None, published=None) -> list[str]:
         ("It falls by 0.5.", "difference -0.52"),
         ("It falls to \u22120.5.", "difference -0.52"),
         ("We play 1,234 games.", "1234 games"),
-        ("About 20 steps.", "19.6 steps"),
+        ("It takes 37 steps.", "36.9 steps"),
+        ("About 20 steps.", "19 steps"),
         ("About 8,000 steps.", "7961 steps"),
         ("Right in 15 of the 16 runs.", "15 of 16"),
         ("It earns 8.75 ± 0.62.", "k = 0: 8.751 (0.617)"),
@@ -216,7 +217,9 @@ def test_what_an_output_shows_is_found(prose, output):
         ("It falls to \u22120.5.", "0.52", ["\u22120.5"]),
         ("That is 63 %.", "share 0.6401", ["63 %"]),
         ("That is 64 %.", "64 games", ["64 %"]),
-        ("It takes 37 steps.", "36.9 steps", ["37"]),
+        ("It takes 37 steps.", "36.4 steps", ["37"]),
+        ("It takes 37 steps.", "38 steps", ["37"]),
+        ("Exactly 8,000 steps.", "7961 steps", ["8,000"]),
         ("About 8,000 steps.", "8500 steps", ["8,000"]),
         ("Right on 7 of 8 seeds.", "7 right\n8 seeds", ["7", "8"]),
         ("Right on 5 of 5 seeds.", "4 of 5 seeds", ["5", "5"]),

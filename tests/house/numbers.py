@@ -52,7 +52,7 @@ class Number:
             zeros = len(digits) - len(digits.rstrip("0"))
             rounded = Decimal(1).scaleb(zeros) / 2
             return max(self.unit / 2, min(rounded, abs(self.value) / 20))
-        return Decimal(0) if self.whole else self.unit / 2
+        return self.unit / 2
 
 
 def numbers(text: str) -> list[tuple[int, int, Number]]:
@@ -91,9 +91,7 @@ def shows(seen: Number, said: Number) -> bool:
         value, unit = value / 100, unit / 100
     if said.value >= 0:
         value = abs(value)
-    fine = (
-        unit <= said.unit or value == value.to_integral() == said.value and said.whole
-    )
+    fine = unit <= said.unit or said.whole and value == said.value
     return fine and abs(value - said.value) <= said.slack()
 
 

@@ -20,7 +20,10 @@ TOGETHER = re.compile(r"\s+(?:out )?of\s+(?:the |its |all )?|\s*±\s*")
 
 PLACE = r"(?:chapter|section|exercise|equation|eq\.|figure|fig\.|table|appendix|part)"
 INDEX = r"(?:step|rung|seed|stage|epoch|level|rule|slide|page|question|python|version)"
-NUM, INT = r"\(?[A-Z]?\d{1,2}(?:\.\d{1,2})?(?!\d|\.\d)\)?", r"\d{1,2}(?![\d%]|[.,]\d|\s%)"
+NUM, INT = (
+    r"\(?[A-Z]?\d{1,2}(?:\.\d{1,2})?(?!\d|\.\d)\)?",
+    r"\d{1,2}(?![\d%]|[.,]\d|\s%)",
+)
 JOIN = r"(?:\s*[,–-]\s*|,?\s+(?:and|or|to)\s+)"
 MONTH = r"(?:Jan|Febr)uary|March|April|May|June|July|August|\w+(?:tem|o|em)ber"
 LITERAL = [

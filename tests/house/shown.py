@@ -5,7 +5,8 @@ elsewhere), by code in view (a setting, a bound), by the notebook's record, or b
 of published figures where the paragraph names a paper. Against finding one by chance:
 
 - an output's number must have at least the digits that the prose writes;
-- a whole number must be printed as it is, unless the prose says "about", "nearly", …;
+- a whole number is rounded to its last digit, and to its zeros only after "about" and
+  the like, by 5 % at most;
 - the numbers of "7 of 8", "3 ± 1" and "[1, 2]" must stand in one line of an output;
 - a number of fewer than three digits must stand in an output or the code of its own
   section (from the summary on: of the notebook), and never in the record alone.
