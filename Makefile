@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test execute serve look pdf browser mutants clean
+.PHONY: help environment book test execute records serve look pdf browser mutants clean
 
 help:
 	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
@@ -25,10 +25,11 @@ help:
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
 	@echo "make execute  run every notebook again and store its outputs"
+	@echo "make records  make the long runs anew whose code has changed (may take hours)"
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
 	@echo "make pdf      print the book into one PDF, with a headless Chromium"
 	@echo "make look     check the built pages in a headless browser (for developers)"
-	@echo "make mutants  plant small faults in lib and count those that the tests notice"
+	@echo "make mutants  plant small faults in the losses and count those that the tests notice"
 	@echo "make clean    remove the built site; the environment stays"
 
 environment:
@@ -67,6 +68,9 @@ execute: environment
 	@$(PY) -m tools.student
 	@$(PY) -m tools.execute
 
+records: environment
+	@$(PY) -m labs.record
+
 serve: book
 	@echo "The book is at http://localhost:$(PORT) (Ctrl-C ends)"
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -81,7 +85,12 @@ pdf: book browser
 	@$(PY) -m tools.pdf
 
 mutants: environment
-	@$(PY) tools/mutate.py
+	@$(PY) -m tools.extras requirements-mutants.txt
+	@$(PY) -m mutmut run
+	@$(PY) -m mutmut results
+	@$(PY) -m mutmut export-cicd-stats
+	@$(PY) -c "import json; s = json.load(open('mutants/mutmut-cicd-stats.json')); \
+	share = s['killed'] / s['total']; print(f'{share:.1%} killed'); raise SystemExit(share < 0.95)"
 
 clean:
 	rm -rf _build

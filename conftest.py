@@ -22,14 +22,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
-def pytest_configure(config) -> None:  # noqa: ANN001
+def pytest_configure(config) -> None:
     """Strict nbval compares everything but drawings, however it is called."""
     if getattr(config.option, "nbval_sanitize_with", "no nbval") is None:
         config.option.nbval_sanitize_with = f"{ROOT}/tests/nbval.cfg"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-random-order shuffles
-def pytest_collection_modifyitems(config, items) -> None:  # noqa: ANN001
+def pytest_collection_modifyitems(config, items) -> None:
     """Compare no output of the notebooks on the list; leave all cells in their order."""
     cells = [item for item in items if item.path.suffix == ".ipynb"]
     listed = {path for path in {cell.path for cell in cells} if lax.is_lax(path)}

@@ -40,6 +40,11 @@ def test_reward_to_go_on_a_hand_worked_row():
     close(reward_to_go(rewards, mask, gamma=0), f64([1, 2, 4, 0], [8, 0, 0, 0]))
 
 
+def test_reward_to_go_of_a_single_step_is_its_reward():
+    rewards, mask = f64([3], [8]), torch.ones(2, 1, dtype=torch.bool)
+    close(reward_to_go(rewards, mask, gamma=0.5), rewards)
+
+
 def test_reward_to_go_starts_where_the_mask_starts():
     mask = torch.tensor([[F, F, T, T], [F, T, T, F], [F, F, F, F]])
     got = reward_to_go(torch.ones(3, 4).double(), mask, gamma=0.5)

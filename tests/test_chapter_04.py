@@ -1,6 +1,5 @@
 """What chapter 4 claims: what comparisons leave open, what was recorded, what is shown."""
 
-import json
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, permutations
@@ -10,7 +9,7 @@ import nbformat
 import pytest
 import torch
 
-from benchmarks import reward_model as benchmark
+from labs import reward_models_runs
 from lib import comparisons, minimal_pairs, reward_model
 from lib.evaluate import answers
 from lib.instruct import instructed_model
@@ -18,7 +17,7 @@ from lib.losses.reward import bradley_terry, k_wise
 from lib.worlds.taste import Judgement, judge
 
 ROOT = Path(__file__).resolve().parents[1]
-SWEEP = json.loads((ROOT / "benchmarks/reward_model.json").read_text("utf-8"))
+SWEEP = reward_models_runs.RECORD.read()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -60,11 +59,16 @@ def test_the_pairs_of_a_plackett_luce_ranking_are_bradley_terry_pairs(seed, seed
 
 def test_the_recorded_sweep_says_what_the_page_says():
     sizes, ceiling = SWEEP["sizes"], SWEEP["ceiling"]
-    assert tuple(sizes) == benchmark.SIZES == (32, 128, 512, 2048, 8192)
+    assert tuple(sizes) == reward_models_runs.SIZES == (32, 128, 512, 2048, 8192)
     plain, informed = (
-        torch.tensor(SWEEP["accuracy"][k.__name__]) for k in benchmark.KINDS
+        torch.tensor(SWEEP["accuracy"][k.__name__]) for k in reward_models_runs.KINDS
     )
-    assert plain.shape == informed.shape == (benchmark.SEEDS, len(sizes)) == (3, 5)
+    assert (
+        plain.shape
+        == informed.shape
+        == (reward_models_runs.SEEDS, len(sizes))
+        == (3, 5)
+    )
     for runs in (plain, informed):
         assert (runs[:, 0] < 0.56).all(), "hardly better than a coin"
         assert (runs < ceiling).all() and (runs[:, -1] > runs[:, 0] + 0.05).all()
@@ -83,6 +87,11 @@ def test_the_recorded_sweep_names_its_command_its_date_and_its_code():
     assert SWEEP["command"] == "python -m benchmarks.reward_model"
     assert len(SWEEP["date"]) == 10 and len(SWEEP["code"]) == 16
     assert SWEEP["torch"] and SWEEP["python"]
+
+
+def test_the_page_reads_this_record():
+    page = nbformat.read(ROOT / "notebooks/04_reward_models.ipynb", 4)
+    assert any(reward_models_runs.RECORD.path.name in c.source for c in page.cells)
 
 
 def test_the_page_s_table_of_minimal_pairs_is_the_library_s():

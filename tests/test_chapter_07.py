@@ -1,11 +1,10 @@
 """What chapter 7 claims: imitation is a KL divergence and a policy gradient; ends matter."""
 
-import json
-
 import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import instruction_tuning_runs
 from lib import agents, evaluate, instruct, tuning
 from lib.instruct import demonstrations, sft_loss, written
 from lib.models.transformer import Config, Transformer
@@ -14,10 +13,10 @@ from lib.train import fit
 from lib.worlds import exact
 from lib.worlds.tasks import SKILLS
 from lib.worlds.village import TOKENIZER
-from tools import notebooks, record_tuning
+from tools import notebooks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
-RECORD = json.loads(record_tuning.PLACE.read_text("utf-8"))
+RECORD = instruction_tuning_runs.RECORD.read()
 
 
 def tiny(seed=0):
@@ -109,17 +108,17 @@ def test_the_record_says_what_made_it():
     made = RECORD["made"]
     assert made["command"] == "python -m tools.record_tuning"
     assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
-    assert made["updates"] == record_tuning.UPDATES
+    assert made["updates"] == instruction_tuning_runs.UPDATES
     assert (made["batch"], made["lr"]) == (instruct.BATCH, instruct.LR)
 
 
 def test_the_record_holds_every_setting_on_every_seed():
     wanted = {
-        "sizes": len(record_tuning.SIZES),
+        "sizes": len(instruction_tuning_runs.SIZES),
         "masks": 5,
-        "epochs": 1 + len(record_tuning.LOOKS),
-        "rates": len(record_tuning.RATES),
-        "rehearsals": len(record_tuning.REHEARSALS),
+        "epochs": 1 + len(instruction_tuning_runs.LOOKS),
+        "rates": len(instruction_tuning_runs.RATES),
+        "rehearsals": len(instruction_tuning_runs.REHEARSALS),
         "alone": 2,
     }
     for sweep, settings in wanted.items():
@@ -128,9 +127,9 @@ def test_the_record_holds_every_setting_on_every_seed():
 
 
 def test_the_sweeps_can_be_made_again(monkeypatch):
-    monkeypatch.setattr(record_tuning, "UPDATES", 3)
-    monkeypatch.setattr(record_tuning, "SIZES", (1,))
-    [found] = record_tuning.sizes(tiny().float(), 0)
+    monkeypatch.setattr(instruction_tuning_runs, "UPDATES", 3)
+    monkeypatch.setattr(instruction_tuning_runs, "SIZES", (1,))
+    [found] = instruction_tuning_runs.sizes(tiny().float(), 0)
     assert found["shown"] == 7
     assert set(found) == {"shown", *RECORD["before"]}
     assert all(skill in found for skill in SKILLS)
@@ -138,18 +137,18 @@ def test_the_sweeps_can_be_made_again(monkeypatch):
 
 def test_longer_questions_hold_the_question_and_fit_the_context():
     asked = [task for task, _ in demonstrations(count=5, seed=0)]
-    put = record_tuning.longer(asked, seed=0)
+    put = instruction_tuning_runs.longer(asked, seed=0)
     for task, long in zip(asked, put):
         assert long.request.endswith(task.request)
         assert len(long.request) > len(task.request) + 10
         assert long.answer == task.answer
-    assert put == record_tuning.longer(asked, seed=0)
+    assert put == instruction_tuning_runs.longer(asked, seed=0)
 
 
 def test_half_of_a_short_demonstration_is_its_answer_and_a_sixth_of_a_long_one():
     asked, texts = zip(*demonstrations(count=30, seed=0))
     found = []
-    for put in (asked, record_tuning.longer(asked, seed=0)):
+    for put in (asked, instruction_tuning_runs.longer(asked, seed=0)):
         rows = written(put, texts)
         found.append((rows.mask.sum() / tuning.everything(rows).mask.sum()).item())
     assert found == [pytest.approx(0.46, abs=0.01), pytest.approx(0.16, abs=0.01)]
@@ -223,7 +222,7 @@ def test_after_sixteen_epochs_the_loss_is_worse_and_the_answers_are_better():
 
 def test_the_learning_rate_that_wins_the_exam_has_lost_the_language():
     for what in ("right", "talk", "form"):
-        at = {lr: column("rates", what, lr=lr) for lr in record_tuning.RATES}
+        at = {lr: column("rates", what, lr=lr) for lr in instruction_tuning_runs.RATES}
         assert (at[1e-2] > at[3e-3]).all() and (at[1e-2] > at[3e-2]).all()
     assert (column("rates", "text: letter", lr=1e-2) > len(TOKENIZER)).all()
     assert (column("rates", "text: letter", lr=3e-3) < 5).all()
@@ -242,4 +241,6 @@ def test_rehearsal_brings_the_old_text_back_at_no_price_that_can_be_seen():
 
 def test_the_page_reads_this_record():
     page = notebooks.read(notebooks.ROOT / "notebooks/07_instruction_tuning.ipynb")
-    assert any(record_tuning.PLACE.name in cell.source for cell in page.cells)
+    assert any(
+        instruction_tuning_runs.RECORD.path.name in cell.source for cell in page.cells
+    )

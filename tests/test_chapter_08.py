@@ -1,22 +1,22 @@
 """What chapter 8 claims: of its record, and of the few lines that its page works with."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import policy_gradients_runs
 from lib import advantages, ladder
 from lib.algorithms import ALGORITHMS
 from lib.models.transformer import Config, Transformer
 from lib.on_policy import drills
 from lib.worlds import exact
 from lib.worlds.village import TOKENIZER
-from tools import notebooks, record_algorithms
+from tools import notebooks
 
 TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
-RECORD = json.loads(record_algorithms.PLACE.read_text("utf-8"))
+RECORD = policy_gradients_runs.RECORD.read()
 SKILLS = ("know", "sum", "repeat", "list", "words")
 
 
@@ -32,20 +32,20 @@ def column(sweep, what, **only):
 def test_the_record_says_what_made_it():
     assert RECORD["made"] == {
         "command": "python -m tools.record_algorithms",
-        "updates": record_algorithms.UPDATES,
-        "lr": record_algorithms.LR,
-        "answers": record_algorithms.ANSWERS,
-        "group": record_algorithms.GROUP,
+        "updates": policy_gradients_runs.UPDATES,
+        "lr": policy_gradients_runs.LR,
+        "answers": policy_gradients_runs.ANSWERS,
+        "group": policy_gradients_runs.GROUP,
     }
-    for sweep in record_algorithms.SWEEPS:
-        made = RECORD[sweep.__name__]
+    for sweep in set(RECORD) - {"made"}:
+        made = RECORD[sweep]
         assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
 
 
 def test_the_record_holds_every_setting_on_every_seed():
     assert len(RECORD["ladder"]["runs"]) == 10 * 3 + 2 * 2
     for name in ALGORITHMS:
-        longer = name in record_algorithms.LONGER
+        longer = name in policy_gradients_runs.LONGER
         assert column("ladder", "held", algorithm=name).shape == (5 if longer else 3, 9)
     assert len(RECORD["resampled"]["runs"]) == 2 * 5
     one_each = ("scales", "rates", "betas")
@@ -53,14 +53,14 @@ def test_the_record_holds_every_setting_on_every_seed():
         assert len(RECORD[sweep]["runs"]) == 3 * settings
 
 
-@pytest.mark.parametrize("name", record_algorithms.LONGER)
+@pytest.mark.parametrize("name", policy_gradients_runs.LONGER)
 def test_from_one_start_to_ninety_per_cent_on_five_of_five_seeds(name):
     held = column("resampled", "held", algorithm=name)
     assert len(held) == 5
     assert (held[:, 0] < 0.2).all() and (held[:, -1] >= 0.9).all()
 
 
-@pytest.mark.parametrize("name", record_algorithms.LONGER)
+@pytest.mark.parametrize("name", policy_gradients_runs.LONGER)
 def test_without_dynamic_sampling_one_seed_of_five_takes_longer(name):
     held = column("ladder", "held", algorithm=name)[:, -1]
     assert (held[:4] >= 0.9).all() and 0.7 < held[4] < 0.9
@@ -76,7 +76,7 @@ def test_with_rewards_that_make_its_gradient_rloo_s_dr_grpo_learns_it_too():
     scaled = column("scales", "held")
     assert (scaled[:, -1] >= 0.94).all()
     assert column("scales", "scale").unique().item() == pytest.approx(
-        record_algorithms.SCALE
+        policy_gradients_runs.SCALE
     )
     norms = {
         n: torch.tensor(
@@ -111,7 +111,7 @@ def test_on_three_seeds_two_differences_exceed_three_errors_and_the_rest_not_two
 
 
 def test_groups_drawn_anew_are_ahead_after_100_updates_on_five_of_five_seeds():
-    for name in record_algorithms.LONGER:
+    for name in policy_gradients_runs.LONGER:
         drawn_anew = column("resampled", "held", algorithm=name)[:, 4]
         assert (drawn_anew > column("ladder", "held", algorithm=name)[:, 4]).all()
 
@@ -133,7 +133,7 @@ def test_with_dynamic_sampling_the_diagnostics_are_of_the_kept_groups_only():
 
 
 def test_at_twice_the_learning_rate_grpo_learns_nothing_on_three_of_three_seeds():
-    held = column("rates", "held", lr=2 * record_algorithms.LR)
+    held = column("rates", "held", lr=2 * policy_gradients_runs.LR)
     assert len(held) == 3 and (held[:, 1:] < 0.1).all() and (held[:, -1] == 0).all()
 
 
@@ -143,8 +143,8 @@ def test_five_runs_of_the_live_settings_differ_widely_after_75_updates():
 
 
 def test_the_exam_has_134_different_words_and_none_of_them_is_trained():
-    words = {task.request for task in record_algorithms.TEST}
-    assert len(record_algorithms.TEST) == 200 and len(words) == 134
+    words = {task.request for task in policy_gradients_runs.TEST}
+    assert len(policy_gradients_runs.TEST) == 200 and len(words) == 134
     for seed in range(3):
         ask = drills("reverse", count=16, seed=seed)
         assert not words & {task.request for u in range(200) for task in ask(u)}
@@ -223,29 +223,34 @@ def test_to_divide_by_lengths_makes_wrong_answers_longer(law):
 
 
 def test_a_run_can_be_made_again(monkeypatch):
-    monkeypatch.setattr(record_algorithms, "TEST", record_algorithms.TEST[:4])
-    monkeypatch.setattr(record_algorithms, "TRIES", (1, 2))
-    monkeypatch.setattr(record_algorithms, "ANSWERS", 8)
+    monkeypatch.setattr(policy_gradients_runs, "TEST", policy_gradients_runs.TEST[:4])
+    monkeypatch.setattr(policy_gradients_runs, "TRIES", (1, 2))
+    monkeypatch.setattr(policy_gradients_runs, "ANSWERS", 8)
     monkeypatch.setattr(
-        record_algorithms.evaluate, "skills", lambda p, count: {"sum": 0}
+        policy_gradients_runs.evaluate, "skills", lambda p, count: {"sum": 0}
     )
     tiny = Transformer(TINY, generator=torch.Generator().manual_seed(0))
     assert len(TOKENIZER) <= TINY.vocabulary
-    found = record_algorithms.run(tiny, "GRPO", 0, updates=10, group=4)
-    assert set(found) >= {"algorithm", "seed", "lr", "group", "held", "sets", "curves"}
+    knobs = {"model": tiny, "updates": 10, "group": 4}
+    found = policy_gradients_runs.trained(0, name="GRPO", **knobs)
+    recorded = set(RECORD["ladder"]["runs"][0]) - {"seed"}
+    assert set(found) == recorded | {"scale"}
     assert found["sets"] == 10 and len(found["held"]) == 1
     assert set(found["curves"]) >= {"loss", "reward", "silent", "entropy", "length"}
-    assert record_algorithms.passes(found["policy"]) == [0, 0]
+    assert found["pass"] == [0, 0]
 
 
 def test_the_page_reads_this_record():
     page = notebooks.read(notebooks.ROOT / "notebooks/08_policy_gradients.ipynb")
-    assert any(record_algorithms.PLACE.name in cell.source for cell in page.cells)
+    assert any(
+        policy_gradients_runs.RECORD.path.name in cell.source for cell in page.cells
+    )
 
 
 def test_several_updates_help_reinforce_and_gspo_s_clip_holds_every_answer():
     last = {
-        n: column("epochs", "held", algorithm=n)[:, -1] for n in record_algorithms.AGAIN
+        n: column("epochs", "held", algorithm=n)[:, -1]
+        for n in policy_gradients_runs.AGAIN
     }
     assert (last["REINFORCE"] > last["GRPO"]).all()
     assert (last["GRPO"] > last["GSPO"]).all()

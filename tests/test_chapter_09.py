@@ -1,12 +1,11 @@
 """What chapter 9 claims: one optimum, both sides fall, and where the probability goes."""
 
-import json
-
 import pytest
 import torch
 from test_paired import model, pairs
 from torch.testing import assert_close
 
+from labs import direct_alignment
 from lib import objective
 from lib.instruct import instructed_model
 from lib.kl import exact_kl, optimal_policy
@@ -14,9 +13,9 @@ from lib.losses import preference
 from lib.losses.preference import dpo
 from lib.train import fit
 from lib.worlds import exact, taste
-from tools import notebooks, record_alignment
+from tools import notebooks
 
-RECORD = json.loads(record_alignment.PLACE.read_text("utf-8"))
+RECORD = direct_alignment.RECORD.read()
 START = RECORD["before"]["gold"]
 
 
@@ -179,12 +178,12 @@ def test_the_record_says_what_made_it():
     assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
     for name in ("COUNT", "LR", "BETA", "UPDATES"):
         key = {"COUNT": "pairs"}.get(name, name.lower())
-        assert made[key] == getattr(record_alignment, name)
+        assert made[key] == getattr(direct_alignment, name)
 
 
 def test_the_record_holds_every_setting_on_every_seed():
-    sizes, betas = len(record_alignment.SIZES), len(record_alignment.BETAS)
-    settings = sum(len(values) for values in record_alignment.KNOBS.values())
+    sizes, betas = len(direct_alignment.SIZES), len(direct_alignment.BETAS)
+    settings = sum(len(values) for values in direct_alignment.KNOBS.values())
     wanted = {
         "frontier": 5 * (betas + 2 * sizes) + 3 * betas,
         "courses": 3 * 5,
@@ -198,7 +197,7 @@ def test_the_record_holds_every_setting_on_every_seed():
 
 
 def test_on_policy_dpo_raises_gold_on_5_of_5_seeds_at_each_of_4_prices():
-    for beta in record_alignment.BETAS:
+    for beta in direct_alignment.BETAS:
         gold = runs("frontier", "gold", by="DPO", beta=beta)
         assert len(gold) == 5 and (gold > START + 0.2).all()
 
@@ -252,8 +251,8 @@ def test_other_people_s_pairs_gain_less_than_one_s_own():
 def test_the_villagers_worse_answers_are_shorter_than_the_model_s_own_worse_ones():
     gap = {}
     for name, some in (
-        ("own", record_alignment.pairs_of(0, 1024, instructed_model())),
-        ("villagers", record_alignment.villagers(0)),
+        ("own", direct_alignment.pairs_of(0, 1024, instructed_model())),
+        ("villagers", direct_alignment.villagers(0)),
     ):
         longer = some.chosen.lengths - some.rejected.lengths
         gap[name] = longer.double().mean()
@@ -344,12 +343,12 @@ def test_the_probability_of_the_compared_answers_all_but_vanishes():
 
 def test_every_loss_of_the_record_can_be_trained_again():
     start = model()
-    for name in record_alignment.KNOBS:
+    for name in direct_alignment.KNOBS:
         before = [w.clone() for w in start.parameters()]
-        policy = record_alignment.trained(start, pairs(), name, 1.0, 0)
+        policy = direct_alignment.trained(start, pairs(), name, 1.0, 0)
         assert any((a != b).any() for a, b in zip(before, policy.parameters())), name
 
 
 def test_the_page_reads_this_record():
     page = notebooks.read(notebooks.ROOT / "notebooks/09_direct_alignment.ipynb")
-    assert any(record_alignment.PLACE.name in cell.source for cell in page.cells)
+    assert any(direct_alignment.RECORD.path.name in cell.source for cell in page.cells)

@@ -1,11 +1,10 @@
 """What chapter 10 claims: selection is a policy gradient; who is selected is all of it."""
 
-import json
-
 import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import rejection_sampling
 from lib import kl, rejection, rewards, rounds
 from lib.instruct import sft_loss
 from lib.losses.policy_gradient import reinforce
@@ -13,9 +12,9 @@ from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.worlds import exact, taste
 from lib.worlds.tasks import tasks
-from tools import notebooks, record_rejection
+from tools import notebooks
 
-RECORD = json.loads(record_rejection.PLACE.read_text("utf-8"))
+RECORD = rejection_sampling.RECORD.read()
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
 
 
@@ -125,11 +124,11 @@ def test_scores_read_in_the_wrong_order_select_answers_that_were_not_meant():
 
 def test_on_a_verifiers_ties_the_overall_selection_takes_the_first_prompts():
     scores = torch.tensor([[1.0, 1, 1], [0, 1, 0], [0, 1, 1]])
-    kept = record_rejection.as_many_overall(scores)
+    kept = rejection_sampling.as_many_overall(scores)
     assert kept.tolist() == [[0, 0], [0, 1], [0, 2]]
-    assert record_rejection.best_right(scores).tolist() == [[0, 0], [1, 1], [2, 1]]
+    assert rejection_sampling.best_right(scores).tolist() == [[0, 0], [1, 1], [2, 1]]
     assert len(rejection.top_k_overall(scores * 0, 3)) == 3
-    assert len(record_rejection.as_many_overall(scores * 0)) == 0
+    assert len(rejection_sampling.as_many_overall(scores * 0)) == 0
 
 
 # ------------------------------------------------------------------------ the record
@@ -145,18 +144,18 @@ def column(sweep, what, **only):
 def test_the_record_says_what_made_it():
     made = RECORD["made"]
     assert made["command"] == "python -m tools.record_rejection"
-    assert len(made["code"]) == len(record_rejection.code()) == 12
+    assert len(made["code"]) == 12
     assert made["date"] >= "2026-11-22"
     assert made["answers"] == 6 * 160 * 16
     assert set(RECORD["before"]) == {"others", "talk"}
 
 
 def test_the_record_holds_every_setting_on_every_seed():
-    assert len(RECORD["verified"]) == 5 * len(record_rejection.SEEDS)
-    sizes = 2 * len(record_rejection.SIZES) + len(record_rejection.NUMBERS)
+    assert len(RECORD["verified"]) == 5 * len(rejection_sampling.SEEDS)
+    sizes = 2 * len(rejection_sampling.SIZES) + len(rejection_sampling.NUMBERS)
     assert len(RECORD["distilled"]) == 3 * sizes
     assert len(RECORD["iterated"]) == 3 * 3
-    assert len(RECORD["judged"]) == 3 * (2 + len(record_rejection.TAUGHT))
+    assert len(RECORD["judged"]) == 3 * (2 + len(rejection_sampling.TAUGHT))
     assert len(RECORD["mixed"]) == 3
     assert {len(r["looks"]) for r in RECORD["verified"] + RECORD["mixed"]} == {7}
     assert {len(r["looks"]) for r in RECORD["iterated"]} == {6}
@@ -190,7 +189,7 @@ def test_rounds_on_one_skill_destroy_the_others_and_a_mixture_keeps_a_part():
 
 def test_the_better_judge_gains_more_and_a_poor_one_nothing_from_a_large_n():
     found = [column("judged", "gold", kind="gold")]
-    for count, _ in reversed(record_rejection.TAUGHT):
+    for count, _ in reversed(rejection_sampling.TAUGHT):
         found.append(column("judged", "gold", kind="Informed", comparisons=count))
     gains = [(curve - curve[:, :1]).mean(0) for curve in found]
     assert all((a > b)[1:].all() for a, b in zip(gains, gains[1:]))
@@ -265,9 +264,9 @@ def test_rounds_by_a_blind_judge_please_the_judge_and_not_the_truth():
 
 def test_the_sweeps_can_be_made_again(monkeypatch):
     for name, value in {"ROUNDS": 1, "PROMPTS": 3, "GRPO_PROMPTS": 3}.items():
-        monkeypatch.setattr(record_rejection, name, value)
+        monkeypatch.setattr(rejection_sampling, name, value)
     monkeypatch.setattr(rewards, "verified", lambda asked, r: (r.lengths % 2).double())
-    found = list(record_rejection.verified(tiny().float(), 0))
+    found = list(rejection_sampling.verified(tiny().float(), 0))
     recorded = [r for r in RECORD["verified"] if r["seed"] == 0]
     assert [f["arm"] for f in found] == [r["arm"] for r in recorded]
     assert [{*f, "seed"} for f in found] == [set(r) for r in recorded]
@@ -285,4 +284,6 @@ def test_a_judge_never_sees_whether_a_control_is_one():
 
 def test_the_page_reads_this_record():
     page = notebooks.read(notebooks.ROOT / "notebooks/10_rejection_sampling.ipynb")
-    assert any(record_rejection.PLACE.name in cell.source for cell in page.cells)
+    assert any(
+        rejection_sampling.RECORD.path.name in cell.source for cell in page.cells
+    )

@@ -1,6 +1,5 @@
 """What chapter 11 claims: three stages in order, and what each of them is there for."""
 
-import json
 import math
 from math import comb
 
@@ -8,19 +7,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import recipes
 from lib import kl
 from lib.losses.reward import bradley_terry, k_wise
 from lib.recipes import instructgpt
 from lib.recipes.prompts import talk
 from lib.recipes.stages import BASE
 from lib.worlds.tasks import SKILLS
-from tools import notebooks, record_recipes
+from tools import notebooks
 
-NAME = record_recipes.PLACES["instructgpt"]
-PLACE = notebooks.ROOT / "notebooks" / "records" / f"{NAME}.json"
-PAGE = notebooks.ROOT / "notebooks" / f"{NAME}.ipynb"
-RECORD = json.loads(PLACE.read_text("utf-8"))
-RUNS, ITSELF = RECORD["runs"], record_recipes.ITSELF
+PLACE = recipes.INSTRUCTGPT.path
+PAGE = notebooks.ROOT / "notebooks" / f"{PLACE.stem}.ipynb"
+RECORD = recipes.INSTRUCTGPT.read()
+RUNS, ITSELF = RECORD["runs"], recipes.ITSELF
 GOLD = "gold for the reward model"
 
 

@@ -1,6 +1,5 @@
 """What chapter 12 claims: what each stage of Tülu 3 gives, and what a mean changes."""
 
-import json
 import random
 from functools import partial
 
@@ -8,28 +7,28 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import recipes
 from lib import evaluate, instruct, kl
 from lib.losses.preference import dpo
 from lib.recipes import tulu3
 from lib.recipes.decontaminate import decontaminator
 from lib.recipes.engine import ASKED
 from lib.worlds.tasks import SKILLS
-from tools import notebooks, record_recipes
+from tools import notebooks
 
-PLACE = notebooks.ROOT / "notebooks/records/12_tulu3.json"
-RECORD = json.loads(PLACE.read_text("utf-8"))
+RECORD = recipes.TULU3.read()
 PRACTISED = ("reverse", "words")
 OTHERS = [skill for skill in SKILLS if skill not in PRACTISED]
 
 
-def after(stage, *what, variant=record_recipes.ITSELF):
+def after(stage, *what, variant=recipes.ITSELF):
     """Means of these scores after a stage: (seeds,)."""
     runs = RECORD["runs"][variant].values()
     found = [next(r["scores"] for r in run if r["stage"] == stage) for run in runs]
     return torch.tensor([[scores[name] for name in what] for scores in found]).mean(1)
 
 
-def history(stage, what, variant=record_recipes.ITSELF):
+def history(stage, what, variant=recipes.ITSELF):
     """(seeds, updates)."""
     runs = RECORD["runs"][variant].values()
     found = [next(r["history"] for r in run if r["stage"] == stage) for run in runs]
@@ -47,12 +46,12 @@ def test_the_record_says_what_made_it():
 
 
 def test_the_record_holds_the_recipe_on_five_seeds_and_every_ablation_on_three():
-    wanted = {record_recipes.ITSELF, *tulu3.ABLATIONS}
+    wanted = {recipes.ITSELF, *tulu3.ABLATIONS}
     assert set(RECORD["runs"]) == wanted
     for name, runs in RECORD["runs"].items():
-        seeds = "01234" if name == record_recipes.ITSELF else "012"
+        seeds = "01234" if name == recipes.ITSELF else "012"
         assert "".join(sorted(runs)) == seeds, name
-    for run in RECORD["runs"][record_recipes.ITSELF].values():
+    for run in RECORD["runs"][recipes.ITSELF].values():
         assert [r["stage"] for r in run] == ["base", "sft", "dpo", "rlvr"]
         assert [r["amount"] for r in run] == [0, 9_393, 2_714, 299]
         assert run[-1]["answers"] == 80 * 16 * 16 == 20_480
@@ -204,4 +203,4 @@ def test_eight_grams_throw_out_long_sums_and_nothing_else_and_four_grams_genres(
 
 def test_the_page_reads_this_record():
     page = notebooks.read(notebooks.ROOT / "notebooks/12_tulu3.ipynb")
-    assert any(PLACE.name in cell.source for cell in page.cells)
+    assert any(recipes.TULU3.path.name in cell.source for cell in page.cells)

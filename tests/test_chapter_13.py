@@ -1,21 +1,18 @@
 """What chapter 13 claims: RL from a base model starts, costs, and is paid for its form."""
 
-import json
-
 import pytest
 import torch
 from torch.testing import assert_close
 
+from labs.recipes import DEEPSEEK_R1, ITSELF
 from lib import instruct
 from lib.advantages import group_normalised
 from lib.lessons import silent
 from lib.recipes.deepseek_r1 import ABLATIONS, RECIPE, sums
 from lib.recipes.prompts import right_and_reasoned
 from lib.worlds.tasks import Task, reasoning, tasks
-from tools.record_recipes import ABLATED, ITSELF, PLACES, ROOT
 
-PLACE = ROOT / "notebooks" / "records" / f"{PLACES['deepseek_r1']}.json"
-RECORD = json.loads(PLACE.read_text("utf-8"))
+RECORD = DEEPSEEK_R1.read()
 RUNS = RECORD["runs"]
 SEEDS = 5
 
@@ -119,7 +116,7 @@ def test_the_record_is_whole_and_says_what_made_it():
     assert RECORD["scale"] == 0.01
     assert set(RUNS) == {ITSELF, *ABLATIONS}
     assert len(RUNS[ITSELF]) == SEEDS
-    assert {len(RUNS[v]) for v in ABLATIONS} == {len(ABLATED["deepseek_r1"])}
+    assert {len(RUNS[v]) for v in ABLATIONS} == {3}
     for runs in RUNS[ITSELF].values():
         assert [r["stage"] for r in runs] == ["base", *(s.name for s in RECIPE.stages)]
         for result, stage in zip(runs[1:], RECIPE.stages, strict=True):

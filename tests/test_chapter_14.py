@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from labs import evolution_of_scale
 from lib.models.transformer import Config, Transformer
 from lib.recipes import deepseek_r1, instructgpt, tulu3
 from lib.recipes.published import LECTURE, RECIPES, facts, find
-from tools import notebooks, record_scale
+from tools import notebooks
 
-RECORD = json.loads(record_scale.PLACE.read_text("utf-8"))
+RECORD = evolution_of_scale.RECORD.read()
 TASKS = ("SFT", "DPO", "GRPO, sampling", "GRPO, learning")
 GROWING = [m for name, m in RECORD["models"].items() if name != "64 x 16"]
 DAY = 86_400e15
@@ -260,7 +261,7 @@ def test_the_page_runs_ours_at_a_hundredth():
 def test_answers_and_their_lengths_are_those_of_the_chapters_records(
     chapter, recipe, stage, answers
 ):
-    place = record_scale.PLACE.with_name(f"{chapter}_{recipe}.json")
+    place = evolution_of_scale.RECORD.path.with_name(f"{chapter}_{recipe}.json")
     results = json.loads(place.read_text("utf-8"))["runs"]["the recipe"]["0"]
     found = next(result for result in results if result["stage"] == stage)
     assert found["answers"] == answers

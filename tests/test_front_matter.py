@@ -89,6 +89,29 @@ def test_every_term_that_a_page_links_is_in_the_glossary():
     assert set(linked) <= set(glossary())
 
 
+def test_every_glossary_link_of_a_notebook_leads_to_a_term():
+    anchors = {re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") for word in glossary()}
+    linked = [
+        anchor
+        for path in (ROOT / "notebooks").rglob("*.ipynb")
+        for anchor in re.findall(r"glossary\.md#term-([\w-]+)", path.read_text("utf-8"))
+    ]
+    assert len(linked) > 20
+    assert set(linked) <= anchors
+
+
+def test_every_equation_that_a_notebook_refers_to_has_its_label_there():
+    found = 0
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        text = path.read_text("utf-8")
+        named = re.findall(r"\]\(#(eq[\w-]+)\)", text)
+        labels = re.findall(r"\$\$ \((eq[\w-]+)\)", text)
+        assert set(named) <= set(labels), path
+        assert len(labels) == len(set(labels)), path
+        found += len(named)
+    assert found > 5
+
+
 def test_the_notation_lists_the_symbols_that_mean_several_things():
     page = read("book/notation.md")
     rows = page.partition("### Symbols that mean several things")[2]

@@ -32,7 +32,8 @@ ELSEWHERE = {
     "-m tools.extras": ".venv",
     "-m tools.look": "_build",
     "-m tools.pdf": "_build",
-    "tools/mutate.py": "a temporary folder",
+    "-m mutmut": "mutants",
+    "-c import json": "nothing",
 }
 PYTHON = """#!{python}
 import os, sys

@@ -171,11 +171,41 @@ def test_under_mixes_rewards_and_transitions_by_the_policy():
     close(move, f64([0.25, 0.75], [0.5, 0.5]))
 
 
-def test_action_values_back_up_with_the_discount_of_the_process_or_another():
+def test_action_values_back_up_with_the_discount_of_the_process():
     values = f64(10, 20)
     close(m.action_values(stay_or_go(), values), f64([6, 10], [12, 5]))
-    close(m.action_values(stay_or_go(), values, gamma=0), f64([1, 0], [2, 0]))
-    close(m.action_values(stay_or_go(), values, gamma=1), f64([11, 20], [22, 10]))
+    close(m.action_values(stay_or_go(0), values), f64([1, 0], [2, 0]))
+    close(m.action_values(stay_or_go(1), values), f64([11, 20], [22, 10]))
+
+
+def test_the_greedy_policy_takes_the_best_action_and_of_equals_the_first():
+    q = f64([1, 3, 2], [0, 0, -1], [-2, -1, -1])
+    assert m.greedy(q).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
+    assert m.greedy(q).dtype == torch.float64
+    assert m.greedy(q.float()).dtype == torch.float32
+
+
+def test_policy_iteration_ends_at_a_policy_that_is_greedy_for_its_own_values():
+    process = a_random_process(11, states=5, actions=3)
+    values, backup = m.policy_iteration(process)
+    close(m.policy_values(process, m.greedy(backup)), values, atol=1e-10)
+    assert torch.equal(values, backup.max(-1).values)
+
+
+def test_value_iteration_is_the_same_optimum_under_its_other_name():
+    process = a_random_process(12)
+    for one, other in zip(
+        m.value_iteration(process), m.policy_iteration(process), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_bellmans_sweeps_come_to_the_same_optimum():
+    process = a_random_process(13)
+    values = torch.zeros_like(process.start)
+    for _ in range(400):  # 0.9 ** 400 is below 1e-18
+        values = m.action_values(process, values).max(-1).values
+    close(values, m.policy_iteration(process)[0], atol=1e-10)
 
 
 # ---------------------------------------------------------------- the optimum

@@ -364,6 +364,16 @@ def test_sampling_wants_logits_that_are_a_distribution(seeded, refuses):
             ops.sample(logits, generator=seeded())
 
 
+def test_the_first_row_without_a_distribution_is_named_by_all_its_indices(
+    refuses, seeded
+):
+    logits = torch.zeros(2, 3, 2)
+    logits[0, 2], logits[1, 0] = NAN, NAN
+    wanted = "wanted at least one finite logit a row, no NaN, no +inf"
+    with refuses(f"logits: got no distribution in row (0, 2), {wanted}"):
+        ops.sample(logits, generator=seeded())
+
+
 # ---------------------------------------------------------------- properties
 
 

@@ -554,6 +554,12 @@ def test_sapo_is_a_soft_gate_with_slope_one_at_the_old_policy():
     assert zero == 0
 
 
+def test_sapo_takes_the_positive_slope_for_however_small_an_advantage():
+    full, _ = pg.sapo(NEW, OLD, f64(2, 2), B2, tau_positive=3)
+    small, _ = pg.sapo(NEW, OLD, f64(0.5, 0.5), B2, tau_positive=3)
+    close(small, full / 4)
+
+
 # by enumeration: every completion of a small world, the old policy being the policy
 
 

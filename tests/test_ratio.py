@@ -50,6 +50,13 @@ def test_neither_carries_a_gradient():
         assert not spread(f64(3, -1).requires_grad_(), MASK).requires_grad
 
 
+def test_what_is_no_tensor_is_refused_by_its_name(refuses):
+    with refuses("advantages: got list, wanted a Tensor"):
+        per_row([3.0, -1.0], MASK)
+    with refuses("mask: got list, wanted a Tensor"):
+        per_row(f64(3, -1), [[True], [False]])
+
+
 def test_numbers_a_completion_of_another_shape_are_refused(refuses):
     wanted = "wanted shape (2,), one number a completion"
     for shape in ((2, 3), (3,), (2, 1), ()):

@@ -214,6 +214,7 @@ def test_outcome_labels_may_be_ints_bools_or_floats(dtype):
 def test_outcome_accuracy_looks_at_the_label_s_side():
     logits, mask = f64([3, -3, 3, -3]), torch.ones(1, 4).bool()
     assert outcome(logits, f64([1, 0, 0, 0]), mask)[1] == {"accuracy": 0.75}
+    assert outcome(logits / 6, f64([1, 0, 0, 0]), mask)[1] == {"accuracy": 0.75}
 
 
 def test_nothing_behind_the_mask_reaches_outcome_or_process(unmoved):

@@ -25,7 +25,7 @@ FLOORS = [
     ["require"],
     ["ops"],
     ["rollout", "rejection"],
-    ["advantages", "checkpoint", "kl", "models.mlp", "models.tokenizer"],
+    ["advantages", "checkpoint", "digest", "kl", "models.mlp", "models.tokenizer"],
     ["models.attention", "worlds.mdp", "worlds.cartpole", "worlds.verifiers"],
     ["models.transformer", "worlds.thermostat", "worlds.village"],
     ["worlds.answers", "worlds.tasks", "worlds.exact"],

@@ -5,7 +5,8 @@
   to the page with the folded solutions;
 - whoever opens an exercise in Colab, or downloads it, gets the student's notebook, without
   the answers;
-- links to files of lib lead to the repository.
+- links to files of lib lead to the repository;
+- links to a term of the glossary lead to the term.
 """
 
 import json
@@ -81,9 +82,18 @@ def _downloads(app: Sphinx, error: Exception | None) -> None:
         student_downloads(Path(app.srcdir), Path(app.outdir))
 
 
+def _terms(app: Sphinx, env: Any) -> None:
+    """Let a plain link, `[policy](../book/glossary.md#term-policy)`, lead to a term."""
+    for _, title, kind, docname, anchor, _ in env.get_domain("std").get_objects():
+        if kind == "term":
+            slugs = env.metadata[docname].setdefault("myst_slugs", {})
+            slugs[anchor] = (0, anchor, title)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", _read)
+    app.connect("env-updated", _terms)
     app.connect("html-page-context", _buttons, priority=900)  # after the theme's own
     app.connect("build-finished", _downloads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -44,33 +44,43 @@ class FiniteMDP:
         _distribution("start", self.start)
 
 
-def action_values(mdp: FiniteMDP, values: Tensor, gamma: float | None = None) -> Tensor:
+def action_values(mdp: FiniteMDP, values: Tensor) -> Tensor:
     """Bellman's backup r(s, a) + gamma · Σ p(s' | s, a) V(s'): (S,) -> (S, A)."""
-    gamma = mdp.gamma if gamma is None else gamma
-    return mdp.reward + gamma * mdp.transition @ values
+    return mdp.reward + mdp.gamma * mdp.transition @ values
+
+
+def policy_iteration(mdp: FiniteMDP) -> tuple[Tensor, Tensor]:
+    """The optimum to 1e-10 (float64): (values V* (S,), action values Q* (S, A)).
+
+    Howard (1960): solve for the values of a policy, take the best action in each state,
+    and repeat until no state gains; a handful of rounds for any gamma < 1.
+    """
+    values = torch.full_like(mdp.start, -torch.inf)
+    policy = torch.zeros_like(mdp.reward)
+    policy[:, 0] = 1
+    while True:
+        better = policy_values(mdp, policy)
+        if (better <= values).all():
+            backup = action_values(mdp, values)
+            return backup.max(-1).values, backup
+        values = torch.maximum(better, values)  # rounding must not make it go round
+        policy = greedy(action_values(mdp, values))
 
 
 def value_iteration(mdp: FiniteMDP) -> tuple[Tensor, Tensor]:
-    """The optimum to 1e-10 (float64): (values V* (S,), action values Q* (S, A)).
+    """V* (S,) and Q* (S, A), found by `policy_iteration`, of which this is a second name.
 
-    In spite of its name this is policy iteration (Howard 1960): each sweep takes the
-    best action of Bellman's backup and then solves for the value of always acting so,
-    instead of creeping there by a factor gamma a sweep, as value iteration (Bellman
-    1957) does: a handful of sweeps for any gamma < 1.
+    Value iteration proper (Bellman 1957) repeats V <- max_a Q: its error shrinks by
+    gamma a sweep, which near gamma = 1 takes too long to reach 1e-10. Chapter 1 shows it.
     """
-    values = torch.full_like(mdp.start, -torch.inf)
-    greedy = torch.zeros_like(mdp.reward)
-    greedy[:, 0] = 1
-    while True:
-        better = policy_values(mdp, greedy)
-        if (better <= values).all():  # no state gains any more
-            backup = action_values(mdp, values)
-            return backup.max(-1).values, backup
-        values = torch.maximum(
-            better, values
-        )  # rounding cannot make it circle for ever
-        best = action_values(mdp, values).argmax(-1)  # (S,)
-        greedy = torch.nn.functional.one_hot(best, mdp.reward.shape[1]).to(values.dtype)
+    return policy_iteration(mdp)
+
+
+def greedy(action_values: Tensor) -> Tensor:
+    """The policy (S, A) that takes the best action, of equals the first."""
+    best = action_values.argmax(-1)  # (S,)
+    one_hot = torch.nn.functional.one_hot(best, action_values.shape[-1])
+    return one_hot.to(action_values.dtype)
 
 
 def policy_values(mdp: FiniteMDP, policy: Tensor) -> Tensor:
@@ -121,11 +131,8 @@ def trajectory_logp(
     if actions.ndim == 0 or actions.shape[-1] == 0:
         require.refuse("actions", f"shape {tuple(actions.shape)}", "at least one step")
     require.tensor("states", states, (*actions.shape[:-1], actions.shape[-1] + 1))
-    here, after, actions = (
-        states[..., :-1].long(),
-        states[..., 1:].long(),
-        actions.long(),
-    )
+    here, after = states[..., :-1].long(), states[..., 1:].long()
+    actions = actions.long()
     steps = policy[here, actions].log() + mdp.transition[here, actions, after].log()
     return mdp.start[states[..., 0].long()].log() + steps.sum(-1)
 

@@ -40,9 +40,7 @@ def thermostat(
         for queue in range(queues):
             for action in (0, 1):
                 line = 2 * queue + action  # the command joins the line at its end
-                heat, pending = divmod(
-                    line, queues
-                )  # and the front of the line arrives
+                heat, pending = divmod(line, queues)  # and the front of it arrives
                 calm = room + (1 if heat else -1)
                 for after, p in ((calm, 1 - draught), (calm - 1, draught)):
                     after = min(max(after, 0), rooms - 1)

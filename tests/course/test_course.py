@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from tools import course, notebooks
 
 NAME = "01_thermostat"
-CODE = ("ex1_2", "ex1_3", "ex1_5", "ex1_6")  # the tasks graded by machine
+CODE = ("ex1_2", "ex1_3", "ex1_5", "ex1_6", "ex1_7")  # the tasks graded by machine
 SECONDS = 20  # that a cell may take here
 ENDS = "\n\ndef {name}(*given):\n    import os\n    os._exit(0)\n"
 LOOPS = "\n\ndef {name}(*given):\n    while True:\n        pass\n"
@@ -61,7 +61,7 @@ def grade_id(cell: NotebookNode) -> str:
 def submissions() -> dict[str, dict[str, str]]:
     """What each student wrote into which task."""
     right = {name: answers()[name] for name in CODE}
-    exits = right["ex1_3"] + ENDS.format(name="foreseeing")
+    exits = right["ex1_3"] + ENDS.format(name="forecast")
     loops = right["ex1_2"] + LOOPS.format(name="policy_evaluation")
     stubborn = right["ex1_5"] + STUBBORN
     return {
@@ -107,14 +107,14 @@ def points(folder: Path, student: str) -> Points:
     return {name: found[name] for name in CODE}
 
 
-FULL = {"ex1_2": 2, "ex1_3": 2, "ex1_5": 3, "ex1_6": 2}
+FULL = {"ex1_2": 2, "ex1_3": 2, "ex1_5": 3, "ex1_6": 2, "ex1_7": 2}
 NOTHING = dict.fromkeys(CODE, 0)
 
 
 def test_what_is_released_has_no_answers_and_leads_to_the_student_s_notebook(graded):
     released = graded / "release" / NAME / f"{NAME}.ipynb"
     text = released.read_text(encoding="utf-8")
-    assert "BEGIN SOLUTION" not in text and "forecast = temp" not in text
+    assert "BEGIN SOLUTION" not in text and "on += (line" not in text
     assert f"/notebooks/exercises/{NAME}.ipynb" in text
     assert "/notebooks/solutions/" not in text
     assert "](../" not in text

@@ -1,40 +1,19 @@
-"""Run chapter 9's sweeps on the village's language model, and keep what came out.
-
-    python -m tools.record_alignment     # about twenty minutes on one core
-
-A run that was stopped goes on; delete the record to make all of it anew.
+"""Chapter 9's sweeps on the village's language model.
 
 Each loss on the same pairs, each price of a nat, whose answers are compared, how often
 the annotators err, and reinforcement learning on what a reward model made of the same
-pairs: that is too long for a page that runs in a minute. So the page runs a part of it
-live and reads the rest from notebooks/records/09_direct_alignment.json, which says what
-made it and when.
+pairs: about twenty minutes on one core.
 """
 
-import datetime
-import hashlib
-import json
 import random
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib import (
-    base,
-    cache,
-    direct,
-    evaluate,
-    instruct,
-    on_policy,
-    overoptimisation,
-    reward_model,
-    rewards,
-)
+from labs.record import Record
+from lib import base, direct, evaluate, instruct, on_policy, rewards
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import Comparisons, annotated, compare
 from lib.kl import best_of_n_kl_bound
@@ -42,16 +21,14 @@ from lib.lessons import Knobs
 from lib.losses import preference
 from lib.models.transformer import Transformer
 from lib.ops import sequence_logps
+from lib.overoptimisation import best_of
 from lib.paired import answer_logps, pair_logps, unpaired
-from lib.rollout import Rollout
+from lib.reward_model import Informed, RewardModel, fit_reward_model, score
 from lib.shared import action_logps
 from lib.worlds import taste
 from lib.worlds.tasks import Task
 from lib.worlds.taste import Annotators
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "09_direct_alignment.json"
-SEEDS = range(5)
 COUNT = 1024  # pairs
 LR = 1e-3
 BETA = 0.3
@@ -72,15 +49,6 @@ KNOBS = {
 Run = dict[str, Any]
 
 
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    used = [cache.sources(ROOT / "lib" / f"{n}.py") for n in ("direct", "on_policy")]
-    for file in sorted(used[0] | used[1]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 # --- measured -------------------------------------------------------------------------
 
 
@@ -91,13 +59,12 @@ def measured(policy: Transformer, start: Transformer) -> Run:
     draw = torch.Generator().manual_seed(0)
     said = evaluate.ask(policy, asked, group=2, generator=draw)
     ratio = sequence_logps(said.logps - action_logps(start, said, group=2), said.mask)
-    found = {
+    return {
         "gold": evaluate.scores(asked, said).mean(),
         "kl": ratio.mean(),
         "length": said.lengths.double().mean(),
         "finished": said.terminated.double().mean(),
     }
-    return {name: round(value.item(), 4) for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -108,7 +75,7 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
     asked = pairs.asked
     others = evaluate.ask(start, asked, generator=draw)
     own = evaluate.ask(policy, asked, generator=draw.manual_seed(8))
-    found = {
+    return {
         "chosen": (now - before)[0].mean(),
         "rejected": (now - before)[1].mean(),
         "others": (answer_logps(policy, others) - answer_logps(start, others)).mean(),
@@ -117,7 +84,6 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
         "both before": before.exp().sum(0).mean(),
         "accuracy": ((now - before)[0] > (now - before)[1]).double().mean(),
     }
-    return {name: round(value.item(), 4) for name, value in found.items()}
 
 
 # --- trained --------------------------------------------------------------------------
@@ -155,6 +121,11 @@ def pairs_of(seed: int, count: int, model: Transformer, **knobs: Any) -> Compari
 # --- sweeps ---------------------------------------------------------------------------
 
 
+def before(model: Transformer, seed: int) -> Iterator[Run]:
+    """The model that all of them start from."""
+    yield measured(model, model)
+
+
 def frontier(model: Transformer, seed: int) -> Iterator[Run]:
     """The same pairs for DPO and for a reward model; then RLOO, and best of n, with it."""
     pairs = pairs_of(seed, COUNT, model)
@@ -175,23 +146,20 @@ def patience(model: Transformer, seed: int) -> Iterator[Run]:
     yield {"beta": BETAS[0], **measured(policy, model)}
 
 
-def judge_of(
-    model: Transformer, pairs: Comparisons, seed: int
-) -> reward_model.RewardModel:
+def judge_of(model: Transformer, pairs: Comparisons, seed: int) -> RewardModel:
     """The reward model of these pairs."""
-    kind = reward_model.Informed
-    return reward_model.fit_reward_model(model, pairs, kind=kind, seed=seed)[0]
+    return fit_reward_model(model, pairs, kind=Informed, seed=seed)[0]
 
 
 def climbed(
     model: Transformer,
-    judge: reward_model.RewardModel,
+    judge: RewardModel,
     beta: float,
     seed: int,
     *,
     slower: int = 1,
 ) -> Transformer:
-    """Chapter 8's RLOO on a reward model, on a leash."""
+    """Chapter 8's RLOO on a reward model, with a KL penalty."""
 
     def ask(update: int) -> Sequence[Task]:
         return taste.requests(count=16, seed=10_000 * (seed + 1) + update)
@@ -209,21 +177,18 @@ def climbed(
     return policy
 
 
-def selected(
-    model: Transformer, judge: reward_model.RewardModel, seed: int
-) -> Iterator[Run]:
+def selected(model: Transformer, judge: RewardModel, seed: int) -> Iterator[Run]:
     """Best of n by the judge, in expectation over which n of 32 answers were drawn."""
     asked = taste.requests(count=64, seed=0, split="test")
     draw = torch.Generator().manual_seed(seed)
     said = evaluate.ask(model, asked, group=32, generator=draw)
-    by_judge = reward_model.score(judge, said).reshape(-1, 32)
+    by_judge = score(judge, said).reshape(-1, 32)
     by_gold = evaluate.scores(asked, said).reshape(-1, 32)
     for judged_by, scores in (("judge", by_judge), ("gold", by_gold)):
-        gold = overoptimisation.best_of(scores, by_gold, SIZES).mean(0).tolist()
+        gold = best_of(scores, by_gold, SIZES).mean(0).tolist()
         for n, worth in zip(SIZES, gold):
             kl = best_of_n_kl_bound(n)
-            found = {"n": n, "gold": round(worth, 4), "kl": round(kl, 4)}
-            yield {"by": f"best of n, {judged_by}", **found}
+            yield {"by": f"best of n, {judged_by}", "n": n, "gold": worth, "kl": kl}
 
 
 def losses(model: Transformer, seed: int) -> Iterator[Run]:
@@ -251,9 +216,9 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
         ("the villagers'", villagers(seed)),
     ):
         policy = trained(model, pairs, "dpo", BETA, seed)
-        gold = (pairs.chosen_gold.mean().item(), pairs.rejected_gold.mean().item())
-        found = {"pairs": name, **measured(policy, model)}
-        yield {**found, "chosen": round(gold[0], 3), "rejected": round(gold[1], 3)}
+        gold = pairs.chosen_gold.mean(), pairs.rejected_gold.mean()
+        found = dict(zip(("chosen", "rejected"), gold))
+        yield {"pairs": name, **measured(policy, model), **found}
 
 
 def villagers(seed: int) -> Comparisons:
@@ -278,15 +243,10 @@ def courses(model: Transformer, seed: int) -> Iterator[Run]:
 
     def watch(update: int, policy: Transformer) -> None:
         if update % 24 == 0:
+            seen = {"update": update, **masses(policy, model, some)}
             fresh = masses(policy, model, unseen)
-            found.append(
-                {
-                    "update": update,
-                    **masses(policy, model, some),
-                    **{f"unseen {name}": value for name, value in fresh.items()},
-                    **measured(policy, model),
-                }
-            )
+            seen |= {f"unseen {name}": value for name, value in fresh.items()}
+            found.append({**seen, **measured(policy, model)})
 
     loss = partial(preference.dpo, beta=0.1)
     direct.align(model, pairs, loss, epochs=3, lr=LR, seed=seed, watch=watch)
@@ -309,56 +269,22 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
     """Annotators who take length for quality: 0.1 of gold a token."""
     fair = pairs_of(seed, COUNT, model)
     asked, draw = fair.asked, torch.Generator().manual_seed(seed)
-    both = side_by_side(fair)
+    both, _ = unpaired(fair)  # chosen, then rejected
+    both = both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
     seen = evaluate.scores(asked, both) + 0.1 * both.lengths.double()
     biased = annotated(asked, both, generator=draw, seen=seen)
-    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean().item()
+    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean()
     for name, beta in (("dpo", BETA), ("dpo per token", 10.0), ("simpo", 10.0)):
         policy = trained(model, biased, name, beta, seed)
-        found = {"loss": name, "longer": round(longer, 3)}
-        yield {**found, **measured(policy, model)}
+        yield {"loss": name, "longer": longer, **measured(policy, model)}
 
 
-def side_by_side(pairs: Comparisons) -> Rollout:
-    """Chosen and rejected side by side: rows 2k and 2k + 1."""
-    both, _ = unpaired(pairs)
-    return both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
-
-
-SWEEPS = (frontier, courses, writers, losses, noise, lengths, patience)
-
-
-def main() -> None:
-    """Run every sweep on every seed, and write the record anew after each."""
-    torch.set_num_threads(1)
-    model = instruct.instructed_model()
-    made: Run = {
-        "command": "python -m tools.record_alignment",
-        "date": f"{datetime.date.today()}",
-        "code": code(),
-        "torch": torch.__version__,
-        "pairs": COUNT,
-        "lr": LR,
-        "beta": BETA,
-        "updates": UPDATES,
-    }
-    record: Run = {"made": made, "before": measured(model, model)}
-    spent = 0  # minutes of a processor, by a run that was stopped and now goes on
-    if PLACE.exists():
-        found = json.loads(PLACE.read_text("utf-8"))
-        record, spent = {**found, **record}, found["made"]["minutes"]
-    for sweep in SWEEPS:
-        runs = record.setdefault(sweep.__name__, [])
-        for seed in SEEDS if sweep is frontier else SEEDS[:3]:
-            if any(run["seed"] == seed for run in runs):
-                continue
-            runs += [{"seed": seed, **run} for run in sweep(model, seed)]
-            print(sweep.__name__, seed, round(time.process_time()), file=sys.stderr)
-            made["minutes"] = spent + round(time.process_time() / 60)
-            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-            PLACE.parent.mkdir(parents=True, exist_ok=True)
-            PLACE.write_text(text + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main()
+SHORT = (courses, writers, losses, noise, lengths, patience)
+SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
+RECORD = Record(
+    "09_direct_alignment",
+    lambda sweep, seed: [*sweep(instruct.instructed_model(), seed)],
+    runs={sweep.__name__: sweep for sweep in SEEDS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
+    file=__file__,
+)

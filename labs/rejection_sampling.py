@@ -1,28 +1,20 @@
-"""Run chapter 10's sweeps on the village's language model, and keep what came out.
-
-    python -m tools.record_rejection     # about twenty minutes on one core
+"""Chapter 10's sweeps on the village's language model.
 
 Rounds of rejection sampling beside reinforcement learning on the same number of answers;
 what imitation keeps of best-of-n; rounds on open requests; best-of-n by better and worse
-reward models. That is too long for a page that runs in a minute, so the page runs a part
-of it live and reads the rest from notebooks/records/10_rejection_sampling.json, which
-says what made it and when.
+reward models: about twenty minutes on one core.
 """
 
-import datetime
-import hashlib
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib import cache, evaluate, rejection, rewards, rounds
+from labs.record import Record
+from lib import evaluate, rejection, rewards, rounds
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import compare, together
 from lib.instruct import instructed_model
@@ -42,8 +34,6 @@ from lib.rounds import Plan
 from lib.worlds import taste
 from lib.worlds.tasks import SKILLS, Task, tasks
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "10_rejection_sampling.json"
 SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
 ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all
 REVERSE = Plan(group=16, max_tokens=10, epochs=2, lr=2e-3)
@@ -55,25 +45,6 @@ SIZES = (1, 2, 4, 8, 16, 32)  # n of what is imitated
 NUMBERS, ASKED = (48, 192, 768), 192  # requests to learn from
 JUDGED = (1, 2, 4, 8, 16, 32, 64)  # n at inference
 TAUGHT = ((256, 8), (1024, 4), (4096, 2))  # comparisons and epochs
-
-
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    used = [ROOT / "lib" / f"{name}.py" for name in ("rounds", "on_policy")]
-    used.append(ROOT / "lib" / "overoptimisation.py")
-    for file in sorted(set().union(*map(cache.sources, used))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def rounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Numbers to three decimals, also in lists."""
-    if isinstance(found, dict):
-        return {name: rounded(value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [rounded(value) for value in found]
-    return round(found, 3) if isinstance(found, float) else found
 
 
 # --- a skill that can be verified -----------------------------------------------------
@@ -98,9 +69,9 @@ def examined(policy: Transformer) -> dict[str, Any]:
     level = torch.tensor([task.level for task in asked])
     reached = evaluate.pass_at_k(16, scores.sum(1).long(), 16)
     return {
-        "right": scores.mean().item(),
-        "pass16": reached.mean().item(),
-        "levels": [scores[level == each].mean().item() for each in (1, 2, 3)],
+        "right": scores.mean(),
+        "pass16": reached.mean(),
+        "levels": [scores[level == each].mean() for each in (1, 2, 3)],
         "entropy": noted(rollout, scores)["entropy"],
     }
 
@@ -110,6 +81,11 @@ def others(policy: Transformer) -> dict[str, float]:
     column = evaluate.skills(policy, count=40)
     rest = [column[name] for name in SKILLS if name != SKILL]
     return {"others": sum(rest) / len(rest), "talk": column["talk"]}
+
+
+def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """The model that all of them start from."""
+    yield others(model)
 
 
 def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
@@ -172,8 +148,8 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     rest = [skill for skill in SKILLS if skill != SKILL]
     looks = [{**examined(model), **others(model)}]
     for number in range(ROUNDS):
-        luck = 1_000_003 * (seed + 1) + number
-        good = partial(kept, policy, seed=luck)
+        round_seed = 1_000_003 * (seed + 1) + number
+        good = partial(kept, policy, seed=round_seed)
         asked = drills(SKILL, count=PROMPTS, seed=seed)(number)
         parts = [good(rewards.verified, asked, rounds.every_passing, REVERSE)]
         for skill in rest:
@@ -181,7 +157,9 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
             parts.append(good(rewards.verified, asked, best_right, OTHER))
         asked = taste.requests(count=2 * REST, seed=1000 * (seed + 1) + number)
         parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
-        policy, _ = rounds.imitate(policy, together(*parts), seed=luck, plan=REVERSE)
+        policy, _ = rounds.imitate(
+            policy, together(*parts), seed=round_seed, plan=REVERSE
+        )
         looks.append({**examined(policy), **others(policy)})
     yield {"looks": looks}
 
@@ -213,9 +191,9 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
     different = [len(set(group)) / 16 for group in groups]
     notes = noted(rollout, gold)
     return {
-        "gold": gold.mean().item(),
-        "gold_best": gold.max(1).values.mean().item(),
-        "judge": rewards.judge(judge, asked, rollout).mean().item(),
+        "gold": gold.mean(),
+        "gold_best": gold.max(1).values.mean(),
+        "judge": rewards.judge(judge, asked, rollout).mean(),
         "different": sum(different) / len(different),
         **{name: notes[name] for name in ("entropy", "length", "finished")},
     }
@@ -224,11 +202,8 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
 def judges() -> dict[str, rewards.Reward]:
     """The book's two reward models, and the truth."""
     plain, informed = (proxy_model(kind=kind) for kind in (RewardModel, Informed))
-    return {
-        "plain": rewards.learned(plain),
-        "informed": rewards.learned(informed),
-        "gold": rewards.gold,
-    }
+    learned = {"plain": rewards.learned(plain), "informed": rewards.learned(informed)}
+    return {**learned, "gold": rewards.gold}
 
 
 def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
@@ -252,8 +227,7 @@ def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         shown = rounds.selected(rollout, pairs, group=TALK.group)
         pupil, _ = rounds.imitate(model, shown, seed=seed, plan=TALK)
         found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
-        shown_gold = worth(most[:count], shown)
-        found = {**found, "requests": count, "shown_gold": shown_gold}
+        found |= {"requests": count, "shown_gold": worth(most[:count], shown)}
         yield {**found, **heard(pupil, by["gold"])}
 
 
@@ -293,14 +267,12 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
     def curve(scores: Tensor) -> dict[str, Any]:
         liked = scores.reshape(gold.shape)
-        return {"gold": best_of(liked, gold, JUDGED).mean(0).tolist()}
+        return {"gold": best_of(liked, gold, JUDGED).mean(0)}
 
-    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean().item()
+    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean()
     yield {"kind": "gold", "comparisons": 0, "accuracy": truth, **curve(gold)}
-    for kind, (count, epochs) in [
-        *((Informed, each) for each in TAUGHT),
-        (RewardModel, TAUGHT[-1]),
-    ]:
+    kinds = [*((Informed, each) for each in TAUGHT), (RewardModel, TAUGHT[-1])]
+    for kind, (count, epochs) in kinds:
         some = told.rows(torch.arange(count))
         judge, _ = fit_reward_model(model, some, kind=kind, epochs=epochs, seed=seed)
         name = {"kind": kind.__name__, "comparisons": count}
@@ -308,34 +280,12 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         yield {**name, "accuracy": accuracy(judge, fresh), **curve(scores)}
 
 
-def main() -> None:
-    """Run everything and write the record."""
-    torch.set_num_threads(1)
-    began, model = time.process_time(), instructed_model()
-    made = {
-        "command": "python -m tools.record_rejection",
-        "date": datetime.date.today().isoformat(),
-        "code": code(),
-        "torch": torch.__version__,
-        "answers": ROUNDS * PROMPTS * REVERSE.group,
-    }
-    record: dict[str, Any] = {"made": made, "before": rounded(others(model))}
-    for sweep, seeds in (
-        (verified, SEEDS),
-        (distilled, TALK_SEEDS),
-        (iterated, TALK_SEEDS),
-        (judged, TALK_SEEDS),
-        (mixed, TALK_SEEDS),
-    ):
-        runs = record[sweep.__name__] = []
-        for seed in seeds:
-            runs += [rounded({"seed": seed, **run}) for run in sweep(model, seed)]
-            made["cpu_minutes"] = round((time.process_time() - began) / 60)
-            print(sweep.__name__, seed, made["cpu_minutes"], file=sys.stderr)
-            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-            PLACE.parent.mkdir(parents=True, exist_ok=True)
-            PLACE.write_text(text + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main()
+SWEEPS = dict.fromkeys((distilled, iterated, judged, mixed), TALK_SEEDS)
+SWEEPS |= {before: range(1), verified: SEEDS}
+RECORD = Record(
+    "10_rejection_sampling",
+    lambda sweep, seed: [*sweep(instructed_model(), seed)],
+    runs={sweep.__name__: sweep for sweep in SWEEPS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SWEEPS.items()},
+    file=__file__,
+)

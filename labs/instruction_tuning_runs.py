@@ -1,52 +1,32 @@
-"""Run chapter 7's sweeps on the village's language model, and keep what came out.
-
-    python -m tools.record_tuning     # about ten minutes on one core
+"""Chapter 7's sweeps on the village's language model.
 
 How many demonstrations, how many epochs, which learning rate, whose tokens: each setting
-on three seeds, from the same base model. That is too long for a page that runs in a
-minute, so the page runs a part of it live and reads the rest from
-notebooks/records/07_instruction_tuning.json, which says what made it and when.
+on three seeds, from the same base model, about twenty minutes on one core.
 """
 
-import datetime
-import hashlib
 import itertools
-import json
 import random
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib import base, cache, evaluate, instruct, tuning
+from labs.record import Record
+from lib import base, evaluate, instruct, tuning
 from lib.models.transformer import Transformer
 from lib.rollout import Rollout
 from lib.train import fit
 from lib.worlds.corpus import FORMS, documents
 from lib.worlds.tasks import SKILLS, Task
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "07_instruction_tuning.json"
-SEEDS = range(3)
 UPDATES = 131  # of 32 demonstrations: the largest set, once
 SIZES = (1, 5, 20, 100, 600)  # demonstrations of each of six skills, and of talk
 LOOKS = (1, 2, 3, 4, 6, 8, 12, 16)  # epochs after which a model is measured
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 REHEARSALS = (0, 4, 1)  # a batch of old text after so many of demonstrations; 0: none
 Shown = Sequence[tuple[Task, str]]
-
-
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for file in sorted(cache.sources(ROOT / "lib" / "tuning.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
@@ -59,20 +39,17 @@ def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
     said = evaluate.answers(rollout)
     form = [tuning.well_formed(*pair) for pair in zip(asked, said)]
     shown = instruct.demonstrations(count=30, seed=77, split="test")
-    unseen = instruct.written(*zip(*shown))
     with torch.no_grad():
-        loss = instruct.sft_loss(model, unseen)[0].item()
-    text = tuning.reading(model)
-    found = {
+        loss, _ = instruct.sft_loss(model, instruct.written(*zip(*shown)))
+    return {
         **dict(zip((*SKILLS, "talk"), scores)),
         "right": sum(scores[:6]) / 6,
         "form": sum(form) / len(form),
-        "finished": rollout.terminated.double().mean().item(),
-        "length": rollout.lengths.double().mean().item(),
+        "finished": rollout.terminated.double().mean(),
+        "length": rollout.lengths.double().mean(),
         "loss": loss,
-        **{f"text: {name}": value for name, value in text.items()},
+        **{f"text: {name}": value for name, value in tuning.reading(model).items()},
     }
-    return {name: round(value, 3) for name, value in found.items()}
 
 
 def longer(asked: Sequence[Task], *, seed: int) -> list[Task]:
@@ -84,6 +61,11 @@ def longer(asked: Sequence[Task], *, seed: int) -> list[Task]:
         before = " ".join(FORMS[form][0](draw) for form in forms)
         put.append(replace(task, request=f"{before} {task.request}"))
     return put
+
+
+def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
+    """The base model that all of them start from."""
+    yield measured(model)
 
 
 def sizes(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
@@ -160,30 +142,12 @@ def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         yield {"skill": skill, **measured(pupil)}
 
 
-def main() -> None:
-    """Run everything and write the record."""
-    torch.set_num_threads(1)
-    began, model = time.time(), base.base_model()
-    made = {
-        "command": "python -m tools.record_tuning",
-        "date": datetime.date.today().isoformat(),
-        "code": code(),
-        "torch": torch.__version__,
-        "updates": UPDATES,
-        "batch": instruct.BATCH,
-        "lr": instruct.LR,
-    }
-    record: dict[str, Any] = {"made": made, "before": measured(model)}
-    for sweep in (sizes, masks, epochs, rates, rehearsals, alone):
-        runs = record[sweep.__name__] = []
-        for seed in SEEDS:
-            runs += [{"seed": seed, **run} for run in sweep(model, seed)]
-            print(sweep.__name__, seed, round(time.time() - began), file=sys.stderr)
-        made["minutes"] = round((time.time() - began) / 60)
-        text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-        PLACE.parent.mkdir(parents=True, exist_ok=True)
-        PLACE.write_text(text + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main()
+SEEDS = {sweep: range(3) for sweep in (sizes, masks, epochs, rates, rehearsals, alone)}
+SEEDS[before] = range(1)
+RECORD = Record(
+    "07_instruction_tuning",
+    lambda sweep, seed: [*sweep(base.base_model(), seed)],
+    runs={sweep.__name__: sweep for sweep in SEEDS},
+    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
+    file=__file__,
+)

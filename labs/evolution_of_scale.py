@@ -1,30 +1,22 @@
-"""Time one update of SFT, DPO and GRPO for models of several sizes; keep what came out.
-
-    python -m tools.record_scale            # about five minutes on one core
+"""One update of SFT, DPO and GRPO, timed for models of several sizes.
 
 Untrained models with the architecture of the book's, of about 20 thousand to 5 million
-weights. Every round times every model at every task once, so that a slow minute of the
-computer hurts all of them alike; seconds are CPU seconds of one thread. FLOPs are those
-of matrix products, counted by torch as they happen. The chapter reads
-notebooks/records/14_evolution_of_scale.json.
+weights. Every round (a seed of the record) times every model at every task once, so that
+a slow minute of the computer hurts all of them alike; seconds are CPU seconds of one
+thread. FLOPs are those of matrix products, counted by torch as they happen. About five
+minutes on one core.
 """
 
-import datetime
-import hashlib
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 
-from lib import cache, instruct
+from labs.record import Record
+from lib import instruct
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import Comparisons
 from lib.completion import complete
@@ -33,31 +25,17 @@ from lib.lessons import Knobs, Learner, lesson, loss_of
 from lib.losses.preference import dpo
 from lib.models.transformer import Config, Transformer
 from lib.paired import frozen_logps, pair_logps
-from lib.recipes.folder import written
 from lib.rollout import Rollout
 from lib.train import fit
 from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
 
-ROOT = Path(__file__).resolve().parent.parent
-PLACE = ROOT / "notebooks" / "records" / "14_evolution_of_scale.json"
 SIZES = ((32, 1), (64, 2), (96, 3), (128, 4), (192, 5), (256, 8), (64, 16))
 CROWD = (1, 2, 4, 8, 16, 32, 64, 128)  # answers that are sampled side by side
 CROWDED = (128, 4)  # the size of the model that samples them
 ROUNDS = 5
 ROWS, GROUP, LONG = 32, 16, 24  # of a batch; answers to a prompt; tokens of an answer
-MODULES = ("lessons", "paired", "completion", "instruct", "train")
 Job = Callable[[], None]
-
-
-def code() -> str:
-    """Twelve hex digits over this file and all of lib that it uses."""
-    digest, files = hashlib.sha256(Path(__file__).read_bytes()), set()
-    for module in MODULES:
-        files |= cache.sources(ROOT / "lib" / f"{module}.py")
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def built(width: int, layers: int, seed: int = 0) -> Transformer:
@@ -91,11 +69,8 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    shown = [
-        *instruct.shuffled(
-            instruct.demonstrations(count=8, seed=0), epochs=1, batch=ROWS, seed=0
-        )
-    ][0]
+    written = instruct.demonstrations(count=8, seed=0)
+    shown = next(iter(instruct.shuffled(written, epochs=1, batch=ROWS, seed=0)))
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)
     couples = tasks("sum", count=ROWS, seed=0)
@@ -115,11 +90,9 @@ def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
         fit(learner, [seen], loss_of(grpo), lr=1e-5)
 
     tokens = places(rollout, GROUP)
+    imitate = partial(fit, policy, [shown], instruct.sft_loss, lr=1e-5)
     return {
-        "SFT": (
-            partial(fit, policy, [shown], instruct.sft_loss, lr=1e-5),
-            shown.states.numel(),
-        ),
+        "SFT": (imitate, shown.states.numel()),
         "DPO": (partial(fit, policy, [pairs], preferring, lr=1e-5), places(few, 2)),
         "GRPO, sampling": (partial(sampled, policy, asked, GROUP), tokens),
         "GRPO, learning": (learn, tokens),
@@ -140,44 +113,42 @@ def flops(job: Job) -> int:
     return counter.get_total_flops()
 
 
-def record() -> dict[str, Any]:
-    """Everything, ROUNDS times, interleaved."""
-    models = {f"{width} x {layers}": built(width, layers) for width, layers in SIZES}
-    every = {name: jobs(model) for name, model in models.items()}
-    crowd = models["{} x {}".format(*CROWDED)]
-    found: dict[str, Any] = {
-        "made by": "python -m tools.record_scale",
-        "with": f"Python {platform.python_version()}, torch {torch.__version__}",
-        "code": code(),
-        "date": datetime.date.today().isoformat(),
-        "models": {},
-        "crowd": {"model": "{} x {}".format(*CROWDED), "seconds": {}},
-    }
-    for (width, layers), (name, model) in zip(SIZES, models.items()):
-        weights = sum(p.numel() for p in model.parameters())
-        found["models"][name] = {"width": width, "layers": layers, "weights": weights}
-        for task, (job, tokens) in every[name].items():
-            job()  # once to warm up
-            kept = {"tokens": tokens, "flops": flops(job), "seconds": []}
-            found["models"][name][task] = kept
-    for _ in tqdm(range(ROUNDS), desc=str(PLACE.name)):
-        for name, here in every.items():
-            for task, (job, _) in here.items():
-                took = found["models"][name][task]["seconds"]
-                took.append(round(seconds(job), 5))
-        for count in CROWD:
-            took = found["crowd"]["seconds"].setdefault(str(count), [])
-            asked = questions(1) * count
-            took.append(round(seconds(partial(sampled, crowd, asked, 1)), 5))
+@cache
+def prepared(width: int, layers: int) -> dict[str, tuple[Job, dict[str, int]]]:
+    """A model's jobs, each done once to warm up, with its tokens and FLOPs."""
+    found = {}
+    for task, (job, tokens) in jobs(built(width, layers)).items():
+        job()
+        found[task] = (job, {"tokens": tokens, "flops": flops(job)})
     return found
 
 
-def main() -> int:
-    """Record, and write the file when all is done."""
-    torch.set_num_threads(1)
-    written(PLACE, json.dumps(record()) + "\n")
-    return 0
+def timed(width: int, layers: int) -> dict[str, Any]:
+    """The seconds of every job of a model, once."""
+    every = prepared(width, layers).items()
+    found = {task: {**counts, "seconds": seconds(job)} for task, (job, counts) in every}
+    weights = sum(p.numel() for p in built(width, layers).parameters())
+    return {"width": width, "layers": layers, "weights": weights, **found}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def crowded(width: int, layers: int) -> dict[str, Any]:
+    """The seconds that a model takes for so many answers side by side, once."""
+    model, found = built(width, layers), {}
+    for count in CROWD:
+        found[str(count)] = seconds(partial(sampled, model, questions(1) * count, 1))
+    return {"model": f"{width} x {layers}", "seconds": found}
+
+
+RECORD = Record(
+    "14_evolution_of_scale",
+    lambda timing, round: timing(),
+    runs={
+        **{
+            f"{width} x {layers}": partial(timed, width, layers)
+            for width, layers in SIZES
+        },
+        "crowd": partial(crowded, *CROWDED),
+    },
+    seeds=range(ROUNDS),
+    file=__file__,
+)
