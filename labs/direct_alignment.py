@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from labs.record import Record
+from labs.record import of_sweeps
 from lib import base, direct, evaluate, instruct, on_policy, rewards
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import Comparisons, annotated, compare
@@ -281,10 +281,4 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
 
 SHORT = (courses, writers, losses, noise, lengths, patience)
 SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
-RECORD = Record(
-    "09_direct_alignment",
-    lambda sweep, seed: [*sweep(instruct.instructed_model(), seed)],
-    runs={sweep.__name__: sweep for sweep in SEEDS},
-    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
-    file=__file__,
-)
+RECORD = of_sweeps("09_direct_alignment", instruct.instructed_model, SEEDS, file=__file__)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from labs.record import Record
+from labs.record import of_sweeps
 from lib import base, evaluate, instruct, tuning
 from lib.models.transformer import Transformer
 from lib.rollout import Rollout
@@ -144,10 +144,4 @@ def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 SEEDS = {sweep: range(3) for sweep in (sizes, masks, epochs, rates, rehearsals, alone)}
 SEEDS[before] = range(1)
-RECORD = Record(
-    "07_instruction_tuning",
-    lambda sweep, seed: [*sweep(base.base_model(), seed)],
-    runs={sweep.__name__: sweep for sweep in SEEDS},
-    seeds={sweep.__name__: seeds for sweep, seeds in SEEDS.items()},
-    file=__file__,
-)
+RECORD = of_sweeps("07_instruction_tuning", base.base_model, SEEDS, file=__file__)

@@ -50,6 +50,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib import require
+from lib.checkpoint import write_text
 from lib.digest import code_digest
 
 LABS = Path(__file__).resolve().parent
@@ -141,7 +142,8 @@ class Record:
                 runs[str(seed)] = rounded(self.run(self.runs[name], seed), self.digits)
                 spent = (time.process_time() - began) / 60
                 record["cpu_minutes"] = round(record["cpu_minutes"] + spent, 3)
-                _write(self.partial, record)
+                text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+                write_text(self.partial, text + "\n")
         self.partial.replace(self.path)
 
     def _begun(self, *, restart: bool) -> dict[str, Any]:
@@ -164,6 +166,23 @@ def call(what: Callable[[int], Any], seed: int) -> Any:
     return what(seed)
 
 
+def of_sweeps(
+    name: str,
+    model: Callable[[], Any],
+    seeds: Mapping[Callable[[Any, int], Iterable[Any]], Sequence[int]],
+    *,
+    file: str,
+) -> Record:
+    """The record of sweeps, functions (model(), seed) -> results, each on its seeds."""
+    return Record(
+        name,
+        lambda sweep, seed: [*sweep(model(), seed)],
+        runs={sweep.__name__: sweep for sweep in seeds},
+        seeds={sweep.__name__: each for sweep, each in seeds.items()},
+        file=file,
+    )
+
+
 def rounded(found: Any, digits: int) -> Any:
     """Numbers to so many significant digits, wherever they are; tensors become lists."""
     if isinstance(found, Tensor):
@@ -177,15 +196,6 @@ def rounded(found: Any, digits: int) -> Any:
             require.refuse("run", f"{found} among its results", "finite numbers")
         return float(f"{round(found, 12):.{digits}g}") + 0.0  # no -0.0, no 1e-17
     return found
-
-
-def _write(place: Path, record: Mapping[str, Any]) -> None:
-    """Write a file whole, or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-    beside = place.with_name(f".{place.name}")
-    beside.write_text(text + "\n", "utf-8")
-    beside.replace(place)
 
 
 def records() -> list[Record]:

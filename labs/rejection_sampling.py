@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labs.record import Record
+from labs.record import of_sweeps
 from lib import evaluate, rejection, rewards, rounds
 from lib.algorithms import ALGORITHMS
 from lib.comparisons import compare, together
@@ -282,10 +282,4 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 SWEEPS = dict.fromkeys((distilled, iterated, judged, mixed), TALK_SEEDS)
 SWEEPS |= {before: range(1), verified: SEEDS}
-RECORD = Record(
-    "10_rejection_sampling",
-    lambda sweep, seed: [*sweep(instructed_model(), seed)],
-    runs={sweep.__name__: sweep for sweep in SWEEPS},
-    seeds={sweep.__name__: seeds for sweep, seeds in SWEEPS.items()},
-    file=__file__,
-)
+RECORD = of_sweeps("10_rejection_sampling", instructed_model, SWEEPS, file=__file__)

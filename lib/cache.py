@@ -5,12 +5,11 @@ name that holds a hash of everything that went into it. A change of the data, th
 or the loop makes another name, and so another model.
 """
 
-import ast
 import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lib import checkpoint
+from lib.digest import sources
 
 State = dict[str, Any]  # what a checkpoint holds
 
@@ -64,30 +64,10 @@ def path(name: str, *, file: str, of: object = "") -> Path:
     folder = os.environ.get("RLHF_EXECUTED_CACHE") or Path(home) / "rlhf-executed"
     processor = torch.backends.cpu.get_cpu_capability()
     digest = hashlib.sha256(repr([torch.__version__, processor, of]).encode())
-    for source in sorted(sources(Path(file).resolve())):
-        digest.update(source.read_bytes())
+    for source in sorted(sources(file)):
+        code = source.read_bytes()
+        digest.update(b"%d\n" % len(code) + code)
     return Path(folder) / f"{name}-{digest.hexdigest()[:16]}.pt"
-
-
-def sources(file: Path, known: frozenset[Path] = frozenset()) -> frozenset[Path]:
-    """A file of lib and every other that it imports, directly or not."""
-    known = known | {file}
-    root = next(folder for folder in file.parents if folder.name == "lib").parent
-    for name in _imported(file):
-        found = root / (name.replace(".", "/") + ".py")
-        if found.is_file() and found not in known:
-            known = sources(found, known)
-    return known
-
-
-def _imported(file: Path) -> Iterator[str]:
-    """Every dotted name that a file's imports may mean."""
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _read(place: Path) -> State | None:

@@ -63,6 +63,13 @@ def load(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: unreadable ({reason})") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole, or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text, "utf-8")
+    beside.replace(path)
+
+
 def _umask() -> int:
     """What the user takes away from new files; it can only be read by setting it."""
     mask = os.umask(0o022)

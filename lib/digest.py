@@ -39,8 +39,10 @@ def sources(
     root, waiting, found = _root(place), [place], {place}
     skipped = {Path(each).resolve() for each in without}
     while waiting:
-        for name in _imported(waiting.pop(), root):
-            new = {*_files_of(name, root)} - found - skipped
+        file = waiting.pop()
+        here = file.relative_to(root).parts[:-1]
+        for name in imported(file.read_text("utf-8"), here):
+            new = {*files_of(name, root)} - found - skipped
             found |= new
             waiting += [each for each in new if each.suffix == ".py"]
     return frozenset(found)
@@ -94,10 +96,9 @@ def _root(file: Path) -> Path:
     return next(folder.parent for folder in file.parents if folder.name in PACKAGES)
 
 
-def _imported(file: Path, root: Path) -> Iterator[str]:
-    """Every dotted name that a file's imports may mean."""
-    here = file.relative_to(root).parts[:-1]
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+def imported(code: str, here: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every dotted name that a program's imports may mean; `here`: its own package."""
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -106,8 +107,8 @@ def _imported(file: Path, root: Path) -> Iterator[str]:
             yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
 
 
-def _files_of(name: str, root: Path) -> Iterator[Path]:
-    """The module a.b is a/b.py or a/b/__init__.py; importing it runs a/__init__.py too."""
+def files_of(name: str, root: Path) -> Iterator[Path]:
+    """The module a.b of lib or labs: a/b.py, or a/b/__init__.py; and a/__init__.py too."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return

@@ -205,7 +205,7 @@ def turnover(blocks: Tensor) -> tuple[int, float]:
 
 # --- what took too long for a page -----------------------------------------------------
 
-RECORD = "notebooks/records/06_over_optimisation.json"  # written by tools/record.py
+RECORD = "notebooks/records/06_over_optimisation.json"  # made by labs
 
 
 def recorded() -> dict[str, Any]:

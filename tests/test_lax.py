@@ -36,7 +36,8 @@ def book(tmp_path: Path) -> Path:
     for name in ("conftest.py", "tests/nbval.cfg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for name in ("lib", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
     (tmp_path / "notebooks" / "lax.toml").write_text(LIST)
     return tmp_path

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
+from lib import digest
 from tools import address, folds, lax, notebooks, student
 
 Rule = Callable[[NotebookNode, Path], list[str]]
@@ -99,9 +100,9 @@ def modules(root: Path) -> dict[str, Path]:
 def imports(file: Path, root: Path) -> Iterator[str]:
     """The modules of lib that a file imports."""
     known = modules(root)
-    for name in notebooks.imported_modules(file.read_text(encoding="utf-8")):
-        inner = name.removeprefix("lib").removeprefix(".")
-        if inner in known:
+    for name in digest.imported(file.read_text(encoding="utf-8")):
+        package, _, inner = name.partition(".")
+        if package == "lib" and inner in known:
             yield inner
 
 

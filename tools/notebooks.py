@@ -9,18 +9,19 @@ test holds against the template below), `lib` the files of lib that it imports, 
 or not, `outputs` what is stored. `stale` recomputes all three and says what differs.
 """
 
-import ast
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+
+from lib import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -205,52 +206,23 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [c for c in notebook.cells if c.cell_type == "code" and not is_setup(c)]
 
 
-def imported_modules(source: str) -> Iterator[str]:
-    """Dotted names of everything a piece of Python may import from lib."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "lib")
-
-
 def lib_files(sources: Iterable[str], root: Path = ROOT) -> list[Path]:
-    """The files of lib that these sources import, directly or through one another."""
-    found: set[Path] = set()
-    waiting = list(sources)
-    while waiting:
-        for name in imported_modules(waiting.pop()):
-            for file in _files_of(name, root):
-                if file not in found:
-                    found.add(file)
-                    waiting.append(_text(file) if file.suffix == ".py" else "")
-    return sorted(found)
-
-
-def _files_of(name: str, root: Path) -> Iterator[Path]:
-    """Module `a.b` is a/b.py or a/b/__init__.py; importing it runs a/__init__.py too.
-
-    What lies beside a module under its name (widgets.js beside widgets.py) belongs to it.
-    """
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        place = root.joinpath(*parts[:depth])
-        beside = place.parent.glob(f"{place.name}.*") if depth > 1 else []
-        yield from (file for file in [*beside, place / "__init__.py"] if file.is_file())
+    """The files of lib and labs that these sources import, directly or through others."""
+    names = {name for source in sources for name in digest.imported(source)}
+    found = {file.resolve() for name in names for file in digest.files_of(name, root)}
+    code = [file for file in found if file.suffix == ".py"]
+    return sorted(found.union(*map(digest.sources, code)))
 
 
 def fingerprints(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
     """What a notebook's stored outputs depend on, and the outputs themselves, as sha256."""
     cells = code_cells(notebook)
     every = [c for c in notebook.cells if c.cell_type == "code"]
-    files = lib_files((c.source for c in every), root)
+    files, here = lib_files((c.source for c in every), root), root.resolve()
     stored = [[c.get("execution_count"), c.get("outputs", [])] for c in every]
     return {
         "cells": _digest([[c.source, sorted(tags(c))] for c in cells]),
-        "lib": _digest([[f.relative_to(root).as_posix(), _text(f)] for f in files]),
+        "lib": _digest([[f.relative_to(here).as_posix(), _text(f)] for f in files]),
         "outputs": _digest(stored),
     }
 

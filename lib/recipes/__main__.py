@@ -14,9 +14,9 @@ import matplotlib as mpl
 import torch
 
 from lib import figures, picture
-from lib.checkpoint import CheckpointError
+from lib.checkpoint import CheckpointError, write_text
 from lib.recipes import drawing, engine, report
-from lib.recipes.folder import Busy, written
+from lib.recipes.folder import Busy
 from lib.recipes.stages import Recipe
 
 NAMES = ("instructgpt", "tulu3", "deepseek_r1")
@@ -87,7 +87,7 @@ def _keep(folder: Path, chosen: Recipe, results: list[engine.Result]) -> list[Pa
     """The table, the answers and the curves of a run, as text and as a picture."""
     place = folder / "curves.svg"
     with mpl.rc_context(figures.STYLE):
-        written(place, picture.svg(drawing.curves(results)))
+        write_text(place, picture.svg(drawing.curves(results)))
     return [*report.write(folder, chosen, results), place]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout  # torch brings it along
 
-from lib import cache, require
-from lib.checkpoint import CheckpointError
+from lib import require
+from lib.checkpoint import CheckpointError, write_text
+from lib.digest import sources
 from lib.recipes.stages import Recipe, Stage
 
 RECIPES = Path(__file__).resolve().parent
@@ -25,7 +26,7 @@ def manifest(recipe: Recipe, scale: float, seed: int) -> dict[str, Any]:
     """What a run is: two runs with the same manifest end with the same weights."""
     digest = hashlib.sha256()
     for name in ("engine", recipe.name):
-        for file in sorted(cache.sources(RECIPES / f"{name}.py")):
+        for file in sorted(sources(RECIPES / f"{name}.py")):
             digest.update(file.read_bytes())
     stages = [stage.name for stage in recipe.stages]
     code, version = digest.hexdigest()[:12], torch.__version__
@@ -54,7 +55,7 @@ class Folder:
         """Begin a run here, or make sure that the one that is here is this one."""
         place = self.path / "run.json"
         if not place.exists():
-            written(place, json.dumps(manifest, indent=1) + "\n")
+            write_text(place, json.dumps(manifest, indent=1) + "\n")
             return
         if not resume:
             require.refuse("out", f"{self.path}, which holds a run", "--resume, or DIR")
@@ -72,10 +73,3 @@ class Folder:
     def stage(self, number: int, stage: Stage) -> Path:
         """Where a finished stage is kept."""
         return self.path / "stages" / f"{number}-{stage.name}.pt"
-
-
-def written(place: Path, text: str) -> None:
-    """Write a small file whole, or not at all."""
-    part = place.with_suffix(".part")
-    part.write_text(text, "utf-8")
-    part.replace(place)

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib import evaluate
+from lib.checkpoint import write_text
 from lib.recipes.engine import Result, prompts
-from lib.recipes.folder import written
 from lib.recipes.stages import Recipe
 
 
@@ -52,5 +52,5 @@ def write(folder: Path, recipe: Recipe, results: Sequence[Result]) -> list[Path]
         "results.json": json.dumps([asdict(r) for r in results], ensure_ascii=False),
     }
     for name, text in texts.items():
-        written(folder / name, text)
+        write_text(folder / name, text)
     return [folder / name for name in texts]
