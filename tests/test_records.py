@@ -5,14 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from labs.record import OtherRun, Record, frozen, records, rounded
+from labs.record import OtherRun, Record, frozen, of_sweeps, records, rounded
 from lib.digest import code_digest, plain, sources
 from tools import lax
 
@@ -402,6 +402,21 @@ def test_a_run_is_given_its_settings_and_its_seed(book):
     record = toy(book, lambda settings, seed: 10 * settings + seed)
     record.make()
     assert record.read()["runs"]["two"] == {str(seed): 20 + seed for seed in range(5)}
+
+
+def test_each_sweep_is_given_the_model_and_runs_on_its_own_seeds(book):
+    def once(model: str, seed: int) -> Iterator[list]:
+        yield [model, seed]
+
+    def twice(model: str, seed: int) -> Iterator[list]:
+        yield from ([model, seed], [model, 10 * seed])
+
+    file, seeds = str(book / "labs/toy.py"), {once: [3], twice: range(1, 3)}
+    record = of_sweeps("77_toy", lambda: "tiny", seeds, file=file)
+    record = replace(record, folder=book / "notebooks/records")
+    record.make()
+    two = {"1": [["tiny", 1], ["tiny", 10]], "2": [["tiny", 2], ["tiny", 20]]}
+    assert record.read()["runs"] == {"once": {"3": [["tiny", 3]]}, "twice": two}
 
 
 def test_numbers_are_rounded_to_significant_digits_wherever_they_are():
