@@ -56,10 +56,10 @@ def mean_return(act: Callable, seed: int) -> float:
 
 
 def book(seed: int) -> tuple[Meter, int]:
-    """The PPO of lib/agents.py, as the page shows it."""
+    """The PPO of labs/agents.py, as the page shows it."""
     import torch
 
-    from lib import agents
+    from labs import agents
     from lib.worlds import cartpole
 
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # its first import is slow

@@ -37,17 +37,16 @@ import trl
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from benchmarks.llama import llama
-from lib.algorithms import ALGORITHMS, Lesson
-from lib.comparisons import Comparisons
-from lib.completion import complete
-from lib.direct import compared
-from lib.lessons import Knobs, Learner, lesson, loss_of
+from lib.algorithms import ALGORITHMS
+from lib.direct import with_reference
+from lib.logps import action_logps
 from lib.losses.preference import dpo
 from lib.losses.supervised import sft
 from lib.models.transformer import Config, Transformer
-from lib.paired import pair_logps
-from lib.rollout import Rollout
-from lib.shared import action_logps
+from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
+from lib.preference_data import PreferencePairs, pair_logps
+from lib.rollout import Batch, Rollout
+from lib.sampling import complete
 from lib.train import fit, minibatches
 
 PROMPT, ANSWER, BATCH, GROUP, LR = 32, 32, 64, 8, 1e-4
@@ -135,7 +134,7 @@ def book_dpo(model: Transformer, data: dict[str, list[str]], *, prepared: bool) 
     """The reference is asked once, beforehand, or again in each update."""
     sides = [rows(data["prompt"], data[side]) for side in ("chosen", "rejected")]
     gold = torch.zeros(len(sides[0]))
-    pairs = Comparisons([None] * len(sides[0]), *sides, gold, gold)
+    pairs = PreferencePairs([None] * len(sides[0]), *sides, gold, gold)
     reference = copy.deepcopy(model)
 
     def each_time(model: Transformer, some: torch.Tensor):  # noqa: ANN202
@@ -144,27 +143,27 @@ def book_dpo(model: Transformer, data: dict[str, list[str]], *, prepared: bool) 
             ref = pair_logps(reference, batch)
         return dpo(*pair_logps(model, batch), *ref)
 
-    course = compared(pairs, dpo, reference, per_token=False)
+    course = with_reference(pairs, dpo, reference, per_token=False)
     loss_fn = course.loss if prepared else each_time
     return partial(turn, model, partial(shuffled, len(pairs)), loss_fn)
 
 
 def book_rl(model: Transformer, data: dict[str, list[str]], *, name: str) -> Turn:
-    algorithm, learner = ALGORITHMS[name], Learner(model)
+    algorithm, learner = ALGORITHMS[name], PolicyWithCritic(model)
     reference = copy.deepcopy(model)
-    knobs = Knobs(group=GROUP, beta=BETA[name], max_tokens=ANSWER)
+    knobs = RLConfig(group=GROUP, beta=BETA[name], max_tokens=ANSWER)
     draw, good = torch.Generator().manual_seed(4), ids("a")[0]
     prompts, count = [ids(p) for p in data["prompt"]], BATCH // GROUP
     written = {"end": END, "max_tokens": ANSWER, "group": GROUP, "generator": draw}
 
-    def stream() -> Iterator[Lesson]:
+    def stream() -> Iterator[Batch]:
         for step in range(WARM + STEPS + 1):
             asked = prompts[step * count : (step + 1) * count]
             rollout = complete(model, asked, **written)
             assert rollout.lengths.sum() == BATCH * ANSWER
             hits = ((rollout.actions == good) & rollout.mask).sum(1) / ANSWER
             seen = hits.double().reshape(-1, GROUP)
-            yield lesson(learner, algorithm, rollout, seen, reference, knobs)
+            yield make_batch(learner, algorithm, rollout, seen, reference, knobs)
 
     return partial(turn, learner, stream, loss_of(algorithm))
 

@@ -13,19 +13,24 @@ from typing import Any
 import torch
 
 from labs.record import of_sweeps
-from lib import base, direct, evaluate, instruct, on_policy, rewards
+from lib import direct, evaluate, on_policy, pretrain, rewards, sft
 from lib.algorithms import ALGORITHMS
-from lib.comparisons import Comparisons, annotated, compare
+from lib.evaluate import best_of
 from lib.kl import best_of_n_kl_bound
-from lib.lessons import Knobs
+from lib.logps import action_logps, answer_logps
 from lib.losses import preference
 from lib.models.transformer import Transformer
+from lib.on_policy import RLConfig
 from lib.ops import sequence_logps
-from lib.overoptimisation import best_of
-from lib.paired import answer_logps, pair_logps, unpaired
-from lib.reward_model import Informed, RewardModel, fit_reward_model, score
-from lib.shared import action_logps
-from lib.worlds import taste
+from lib.preference_data import (
+    PreferencePairs,
+    annotated,
+    pair_logps,
+    sample_pairs,
+    unpaired,
+)
+from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model, score
+from lib.worlds import taste, village
 from lib.worlds.tasks import Task
 from lib.worlds.taste import Annotators
 
@@ -68,7 +73,7 @@ def measured(policy: Transformer, start: Transformer) -> Run:
 
 
 @torch.no_grad()
-def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
+def masses(policy: Transformer, start: Transformer, pairs: PreferencePairs) -> Run:
     """Mean log π / start of chosen, rejected and other answers; the pairs' probability."""
     now, before = (torch.stack(pair_logps(m, pairs)) for m in (policy, start))  # (2, N)
     draw = torch.Generator().manual_seed(7)
@@ -90,32 +95,34 @@ def masses(policy: Transformer, start: Transformer, pairs: Comparisons) -> Run:
 
 
 def trained(
-    model: Transformer, pairs: Comparisons, name: str, beta: float, seed: int
+    model: Transformer, pairs: PreferencePairs, name: str, beta: float, seed: int
 ) -> Transformer:
     """A loss of the book by its name, on these pairs, once over."""
     knobs = {"lr": LR, "seed": seed}
     if name == "imitation":
-        course = direct.Course(
-            len(pairs), lambda m, rows: instruct.sft_loss(m, pairs.chosen.rows(rows))
+        course = direct.PreferenceObjective(
+            len(pairs), lambda m, rows: sft.sft_loss(m, pairs.chosen.rows(rows))
         )
-        return direct.learn(model, course, **knobs)[0]
+        return direct.train(model, course, **knobs)[0]
     if name in ("simpo", "orpo"):
         bound = {"simpo": "beta", "orpo": "weight"}[name]
         loss = partial(getattr(preference, name), **{bound: beta})
-        course = direct.uncompared(pairs, loss, context=model.config.context)
-        return direct.learn(model, course, **knobs)[0]
+        course = direct.without_reference(pairs, loss, context=model.config.context)
+        return direct.train(model, course, **knobs)[0]
     if name == "kto":
         loss = partial(preference.kto, beta=beta)
-        course = direct.judged(*unpaired(pairs), model, loss)
-        return direct.learn(model, course, batch=2 * direct.BATCH, **knobs)[0]
+        course = direct.unpaired_objective(*unpaired(pairs), model, loss)
+        return direct.train(model, course, batch=2 * direct.BATCH, **knobs)[0]
     each = name == "dpo per token"
     loss = partial(getattr(preference, "dpo" if each else name), beta=beta)
     return direct.align(model, pairs, loss, per_token=each, **knobs)[0]
 
 
-def pairs_of(seed: int, count: int, model: Transformer, **knobs: Any) -> Comparisons:
+def pairs_of(
+    seed: int, count: int, model: Transformer, **knobs: Any
+) -> PreferencePairs:
     """Pairs that no other seed has."""
-    return compare(model, count=count, seed=100 + seed, **knobs)
+    return sample_pairs(model, count=count, seed=100 + seed, **knobs)
 
 
 # --- sweeps ---------------------------------------------------------------------------
@@ -146,9 +153,9 @@ def patience(model: Transformer, seed: int) -> Iterator[Run]:
     yield {"beta": BETAS[0], **measured(policy, model)}
 
 
-def judge_of(model: Transformer, pairs: Comparisons, seed: int) -> RewardModel:
+def judge_of(model: Transformer, pairs: PreferencePairs, seed: int) -> RewardModel:
     """The reward model of these pairs."""
-    return fit_reward_model(model, pairs, kind=Informed, seed=seed)[0]
+    return fit_reward_model(model, pairs, kind=SurprisalRewardModel, seed=seed)[0]
 
 
 def climbed(
@@ -172,7 +179,7 @@ def climbed(
         seed=seed,
         updates=slower * UPDATES,
         lr=LR / slower,
-        knobs=Knobs(group=4, beta=beta),
+        knobs=RLConfig(group=4, beta=beta),
     )
     return policy
 
@@ -205,14 +212,14 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
     first = pairs_of(seed, COUNT, model)
     policy = trained(model, first, "dpo", BETA, seed)
     yield {"pairs": "own", **measured(policy, model)}
-    again = compare(policy, count=COUNT, seed=200 + seed)
+    again = sample_pairs(policy, count=COUNT, seed=200 + seed)
     policy = trained(policy, again, "dpo", BETA, seed)
     yield {"pairs": "own, then own again", **measured(policy, model)}
     both = first + pairs_of(seed + 50, COUNT, model)
     policy = trained(model, both, "dpo", BETA, seed)
     yield {"pairs": "own, twice as many", **measured(policy, model)}
     for name, pairs in (
-        ("the base model's", pairs_of(seed, COUNT, base.base_model())),
+        ("the base model's", pairs_of(seed, COUNT, pretrain.base_model())),
         ("the villagers'", villagers(seed)),
     ):
         policy = trained(model, pairs, "dpo", BETA, seed)
@@ -221,25 +228,25 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
         yield {"pairs": name, **measured(policy, model), **found}
 
 
-def villagers(seed: int) -> Comparisons:
+def villagers(seed: int) -> PreferencePairs:
     """Two villagers' answers to each request, which differ."""
     draw = random.Random(f"villagers {seed}")
     asked, texts = [], []
     for task in taste.requests(count=2 * COUNT, seed=100 + seed):
-        two = [taste.villager(draw, taste.animal_in(task.request)) for _ in range(2)]
+        two = [taste.villager(draw, village.animal_in(task.request)) for _ in range(2)]
         if two[0] != two[1] and len(asked) < COUNT:
             asked.append(task)
             texts += two
     each = [task for task in asked for _ in range(2)]
     generator = torch.Generator().manual_seed(seed)
-    return annotated(asked, instruct.written(each, texts), generator=generator)
+    return annotated(asked, sft.written(each, texts), generator=generator)
 
 
 def courses(model: Transformer, seed: int) -> Iterator[Run]:
     """Three times over the same pairs, with a look at the masses on the way."""
     pairs = pairs_of(seed, COUNT, model)
     some, found = pairs.rows(torch.arange(128)), []
-    unseen = compare(model, count=128, seed=300 + seed, split="test")
+    unseen = sample_pairs(model, count=128, seed=300 + seed, split="test")
 
     def watch(update: int, policy: Transformer) -> None:
         if update % 24 == 0:
@@ -281,4 +288,4 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
 
 SHORT = (courses, writers, losses, noise, lengths, patience)
 SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
-RECORD = of_sweeps("09_direct_alignment", instruct.instructed_model, SEEDS, file=__file__)
+RECORD = of_sweeps("09_direct_alignment", sft.instructed_model, SEEDS, file=__file__)

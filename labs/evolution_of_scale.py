@@ -16,16 +16,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from labs.record import Record
-from lib import instruct
+from lib import sft
 from lib.algorithms import ALGORITHMS
-from lib.comparisons import Comparisons
-from lib.completion import complete
 from lib.evaluate import prompt_ids
-from lib.lessons import Knobs, Learner, lesson, loss_of
 from lib.losses.preference import dpo
 from lib.models.transformer import Config, Transformer
-from lib.paired import frozen_logps, pair_logps
+from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
+from lib.preference_data import PreferencePairs, frozen_logps, pair_logps
 from lib.rollout import Rollout
+from lib.sampling import complete
 from lib.train import fit
 from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
@@ -69,28 +68,28 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    written = instruct.demonstrations(count=8, seed=0)
-    shown = next(iter(instruct.shuffled(written, epochs=1, batch=ROWS, seed=0)))
+    written = sft.demonstrations(count=8, seed=0)
+    shown = next(iter(sft.shuffled(written, epochs=1, batch=ROWS, seed=0)))
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)
     couples = tasks("sum", count=ROWS, seed=0)
     few, nobody = sampled(policy, questions(ROWS), 2), torch.zeros(ROWS)
     one, other = (few.rows(torch.arange(side, 2 * ROWS, 2)) for side in (0, 1))
-    pairs = Comparisons(couples, one, other, nobody, nobody)
+    pairs = PreferencePairs(couples, one, other, nobody, nobody)
     draw = torch.Generator().manual_seed(0)
     rewards = torch.randn(len(asked), GROUP, generator=draw)
-    knobs, grpo = Knobs(group=GROUP, beta=0.1, max_tokens=LONG), ALGORITHMS["GRPO"]
-    learner = Learner(policy)
+    knobs, grpo = RLConfig(group=GROUP, beta=0.1, max_tokens=LONG), ALGORITHMS["GRPO"]
+    learner = PolicyWithCritic(policy)
 
-    def preferring(model: Transformer, batch: Comparisons) -> tuple[Any, dict]:
+    def preferring(model: Transformer, batch: PreferencePairs) -> tuple[Any, dict]:
         return dpo(*pair_logps(model, batch), *frozen_logps(reference, batch))
 
     def learn() -> None:
-        seen = lesson(learner, grpo, rollout, rewards, reference, knobs)
+        seen = make_batch(learner, grpo, rollout, rewards, reference, knobs)
         fit(learner, [seen], loss_of(grpo), lr=1e-5)
 
     tokens = places(rollout, GROUP)
-    imitate = partial(fit, policy, [shown], instruct.sft_loss, lr=1e-5)
+    imitate = partial(fit, policy, [shown], sft.sft_loss, lr=1e-5)
     return {
         "SFT": (imitate, shown.states.numel()),
         "DPO": (partial(fit, policy, [pairs], preferring, lr=1e-5), places(few, 2)),

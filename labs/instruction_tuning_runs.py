@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from labs import instruction_tuning
 from labs.record import of_sweeps
-from lib import base, evaluate, instruct, tuning
+from lib import evaluate, pretrain, sft, train
 from lib.models.transformer import Transformer
 from lib.rollout import Rollout
 from lib.train import fit
@@ -37,10 +38,10 @@ def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
     rollout = evaluate.ask(model, put, generator=draw)
     scores = evaluate.scores(asked, rollout).reshape(7, -1).mean(1).tolist()
     said = evaluate.answers(rollout)
-    form = [tuning.well_formed(*pair) for pair in zip(asked, said)]
-    shown = instruct.demonstrations(count=30, seed=77, split="test")
+    form = [instruction_tuning.well_formed(*pair) for pair in zip(asked, said)]
+    shown = sft.demonstrations(count=30, seed=77, split="test")
     with torch.no_grad():
-        loss, _ = instruct.sft_loss(model, instruct.written(*zip(*shown)))
+        loss, _ = sft.sft_loss(model, sft.written(*zip(*shown)))
     return {
         **dict(zip((*SKILLS, "talk"), scores)),
         "right": sum(scores[:6]) / 6,
@@ -48,7 +49,10 @@ def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
         "finished": rollout.terminated.double().mean(),
         "length": rollout.lengths.double().mean(),
         "loss": loss,
-        **{f"text: {name}": value for name, value in tuning.reading(model).items()},
+        **{
+            f"text: {name}": value
+            for name, value in instruction_tuning.reading(model).items()
+        },
     }
 
 
@@ -71,38 +75,46 @@ def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 def sizes(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """More demonstrations, the same number of updates."""
     for count in SIZES:
-        shown = instruct.demonstrations(count=count, seed=seed)
-        pupil = tuning.tuned(model, shown, updates=UPDATES, seed=seed)
+        shown = sft.demonstrations(count=count, seed=seed)
+        pupil = instruction_tuning.tuned(model, shown, updates=UPDATES, seed=seed)
         yield {"shown": len(shown), **measured(pupil)}
 
 
 def rates(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """The same demonstrations at other learning rates."""
-    shown = instruct.demonstrations(count=200, seed=seed)
+    shown = sft.demonstrations(count=200, seed=seed)
     for lr in RATES:
-        pupil = tuning.tuned(model, shown, updates=UPDATES, lr=lr, seed=seed)
+        pupil = instruction_tuning.tuned(
+            model, shown, updates=UPDATES, lr=lr, seed=seed
+        )
         yield {"lr": lr, **measured(pupil)}
 
 
 def masks(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Whose tokens are learned, with short and with long questions."""
-    shown = instruct.demonstrations(count=200, seed=seed)
+    shown = sft.demonstrations(count=200, seed=seed)
     tasks, texts = zip(*shown)
     for long in (False, True):
         put = list(zip(longer(tasks, seed=seed), texts)) if long else shown
-        for edit in (tuning.as_written, tuning.everything, tuning.without_end):
-            if long and edit is tuning.without_end:
+        for edit in (
+            instruction_tuning.as_written,
+            instruction_tuning.everything,
+            instruction_tuning.without_end,
+        ):
+            if long and edit is instruction_tuning.without_end:
                 continue
-            pupil = tuning.tuned(model, put, updates=UPDATES, edit=edit, seed=seed)
+            pupil = instruction_tuning.tuned(
+                model, put, updates=UPDATES, edit=edit, seed=seed
+            )
             found = measured(pupil, long=long)
             yield {"learned": edit.__name__, "long": long, **found}
 
 
 def epochs(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """A small set sixteen times over, measured on the way."""
-    shown, pupil = instruct.demonstrations(count=100, seed=seed), deepcopy(model)
-    each = -(-len(shown) // instruct.BATCH)
-    stream = instruct.shuffled(shown, epochs=16, batch=instruct.BATCH, seed=seed)
+    shown, pupil = sft.demonstrations(count=100, seed=seed), deepcopy(model)
+    each = -(-len(shown) // sft.BATCH)
+    stream = sft.shuffled(shown, epochs=16, batch=sft.BATCH, seed=seed)
     found: list[dict[str, Any]] = [{"epoch": 0, **measured(pupil)}]
 
     def watched() -> Iterator[Rollout]:
@@ -112,36 +124,36 @@ def epochs(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
                 found.append({"epoch": epoch, **measured(pupil)})
             yield batch
 
-    rate = base.warm_cosine(instruct.LR, 16 * each, warm=20)
-    fit(pupil, watched(), instruct.sft_loss, lr=rate)
+    rate = train.warm_cosine(sft.LR, 16 * each, warm=20)
+    fit(pupil, watched(), sft.sft_loss, lr=rate)
     yield from [*found, {"epoch": 16, **measured(pupil)}]
 
 
 def rehearsals(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """The same demonstrations with and without some of the old text in between."""
-    shown = instruct.demonstrations(count=200, seed=seed)
-    old = base.rows(documents(count=4000, seed=1000 + seed)).split(base.BATCH)
+    shown = sft.demonstrations(count=200, seed=seed)
+    old = pretrain.rows(documents(count=4000, seed=1000 + seed)).split(pretrain.BATCH)
     for every in REHEARSALS:
         pupil = deepcopy(model)
-        stream = instruct.shuffled(shown, epochs=3, batch=instruct.BATCH, seed=seed)
+        stream = sft.shuffled(shown, epochs=3, batch=sft.BATCH, seed=seed)
         stream = itertools.islice(stream, UPDATES)
         if every:
-            stream = tuning.rehearsed(stream, iter(old), every=every)
+            stream = instruction_tuning.rehearsed(stream, iter(old), every=every)
         batches = list(stream)
-        rate = base.warm_cosine(instruct.LR, len(batches), warm=20)
-        fit(pupil, batches, tuning.rehearsed_loss, lr=rate)
+        rate = train.warm_cosine(sft.LR, len(batches), warm=20)
+        fit(pupil, batches, instruction_tuning.rehearsed_loss, lr=rate)
         yield {"every": every, **measured(pupil)}
 
 
 def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Demonstrations of one skill only, and what becomes of the others."""
-    shown = instruct.demonstrations(count=200, seed=seed)
+    shown = sft.demonstrations(count=200, seed=seed)
     for skill in ("know", "sum"):
         some = [(task, text) for task, text in shown if task.skill == skill]
-        pupil = tuning.tuned(model, some, updates=UPDATES // 3, seed=seed)
+        pupil = instruction_tuning.tuned(model, some, updates=UPDATES // 3, seed=seed)
         yield {"skill": skill, **measured(pupil)}
 
 
 SEEDS = {sweep: range(3) for sweep in (sizes, masks, epochs, rates, rehearsals, alone)}
 SEEDS[before] = range(1)
-RECORD = of_sweeps("07_instruction_tuning", base.base_model, SEEDS, file=__file__)
+RECORD = of_sweeps("07_instruction_tuning", pretrain.base_model, SEEDS, file=__file__)

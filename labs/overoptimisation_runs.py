@@ -1,8 +1,8 @@
 """Chapter 6's experiments on the village's language model.
 
 Five sets of comparisons, and from each a plain reward model and one that hears how
-surprising each word was (`reward_model.Informed`). Against each plain one five policies
-are trained, one for each beta, and best-of-n is measured; against each informed one a
+surprising each word was (`reward_model.SurprisalRewardModel`). Against each plain one
+five policies are trained, one for each beta, and best-of-n is measured; against each informed one a
 policy without a KL penalty: about 35 minutes on one core.
 """
 
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from labs import regularised
 from labs.record import Record, call
-from lib import evaluate, regularised
-from lib.instruct import instructed_model
-from lib.overoptimisation import best_of
-from lib.reward_model import Informed, RewardModel, proxy_model, score
+from lib import evaluate
+from lib.evaluate import best_of
+from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model, score
 from lib.rewards import learned
+from lib.sft import instructed_model
 from lib.worlds import taste
 
 BETAS = (0.0, 0.02, 0.05, 0.1, 0.3)
@@ -80,7 +81,7 @@ def chosen(seed: int, *, kind: type[RewardModel]) -> dict[str, Any]:
     return {"sizes": SIZES, **found}
 
 
-KINDS = {RewardModel: BETAS, Informed: BETAS[:1]}
+KINDS = {RewardModel: BETAS, SurprisalRewardModel: BETAS[:1]}
 RUNS: dict[str, Callable[[int], dict[str, Any]]] = {"before": before}
 for each, betas in KINDS.items():
     RUNS[f"{each.__name__}, best of n"] = partial(chosen, kind=each)

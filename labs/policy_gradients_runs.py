@@ -15,10 +15,10 @@ import torch
 from labs.record import Record, call
 from lib import evaluate
 from lib.algorithms import ALGORITHMS
-from lib.instruct import instructed_model
 from lib.models.transformer import Transformer
-from lib.on_policy import Knobs, drills, train
+from lib.on_policy import RLConfig, task_stream, train
 from lib.rewards import total, verified
+from lib.sft import instructed_model
 from lib.worlds.tasks import Task, tasks
 
 SEEDS, MORE_SEEDS = range(3), range(5)
@@ -75,7 +75,7 @@ def trained(
     algorithm = replace(algorithm, resample=resample or algorithm.resample)
     began, knobs = time.process_time(), {"group": GROUP, **knobs}
     looks, asked = [], []
-    questions = drills("reverse", count=ANSWERS // knobs["group"], seed=seed)
+    questions = task_stream("reverse", count=ANSWERS // knobs["group"], seed=seed)
 
     def ask(update: int) -> Sequence[Task]:
         asked.append(update)
@@ -93,7 +93,7 @@ def trained(
         seed=seed,
         updates=updates,
         lr=lr,
-        knobs=Knobs(max_tokens=ROOM, **knobs),
+        knobs=RLConfig(max_tokens=ROOM, **knobs),
         watch=watch,
     )
     spent = time.process_time() - began

@@ -14,32 +14,31 @@ import torch
 from torch import Tensor
 
 from labs.record import of_sweeps
-from lib import evaluate, rejection, rewards, rounds
+from lib import evaluate, rejection, rewards
 from lib.algorithms import ALGORITHMS
-from lib.comparisons import compare, together
-from lib.instruct import instructed_model
-from lib.lessons import Knobs, noted
+from lib.evaluate import best_of
 from lib.models.transformer import Transformer
-from lib.on_policy import drills, train
-from lib.overoptimisation import best_of
+from lib.on_policy import RLConfig, task_stream, train
+from lib.preference_data import sample_pairs
+from lib.rejection import RejectionConfig
 from lib.reward_model import (
-    Informed,
     RewardModel,
+    SurprisalRewardModel,
     accuracy,
     fit_reward_model,
     proxy_model,
 )
-from lib.rollout import Rollout
-from lib.rounds import Plan
+from lib.rollout import Rollout, concat, rollout_metrics
+from lib.sft import instructed_model
 from lib.worlds import taste
 from lib.worlds.tasks import SKILLS, Task, tasks
 
 SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
 ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all
-REVERSE = Plan(group=16, max_tokens=10, epochs=2, lr=2e-3)
-REST, OTHER = 32, Plan(group=4)  # tasks of each other skill, to keep it
+REVERSE = RejectionConfig(group=16, max_tokens=10, epochs=2, lr=2e-3)
+REST, OTHER = 32, RejectionConfig(group=4)  # tasks of each other skill, to keep it
 GRPO_LR, GRPO_PROMPTS = 2e-3, 16  # an update: 16 prompts, 16 answers
-TALK = Plan(group=16, epochs=4, lr=2e-3)
+TALK = RejectionConfig(group=16, epochs=4, lr=2e-3)
 TALK_SEEDS, TALK_ROUNDS, REQUESTS = range(3), 5, 96
 SIZES = (1, 2, 4, 8, 16, 32)  # n of what is imitated
 NUMBERS, ASKED = (48, 192, 768), 192  # requests to learn from
@@ -52,12 +51,12 @@ TAUGHT = ((256, 8), (1024, 4), (4096, 2))  # comparisons and epochs
 
 def best_right(scores: Tensor) -> Tensor:
     """One right answer to each prompt that has one."""
-    return rounds.passing(rejection.top_per_prompt(scores), scores)
+    return rejection.passing(rejection.top_per_prompt(scores), scores)
 
 
 def as_many_overall(scores: Tensor) -> Tensor:
     """As many right answers as there are prompts, wherever they come first."""
-    return rounds.passing(rejection.top_k_overall(scores, len(scores)), scores)
+    return rejection.passing(rejection.top_k_overall(scores, len(scores)), scores)
 
 
 def examined(policy: Transformer) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def examined(policy: Transformer) -> dict[str, Any]:
         "right": scores.mean(),
         "pass16": reached.mean(),
         "levels": [scores[level == each].mean() for each in (1, 2, 3)],
-        "entropy": noted(rollout, scores)["entropy"],
+        "entropy": rollout_metrics(rollout, scores)["entropy"],
     }
 
 
@@ -91,18 +90,18 @@ def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Rounds of three selections, and afresh, and GRPO on as many answers."""
     arms = {
-        "every": (rounds.every_passing, False),
-        "afresh": (rounds.every_passing, True),
+        "every": (rejection.every_passing, False),
+        "afresh": (rejection.every_passing, True),
         "top": (best_right, False),
         "overall": (as_many_overall, False),
     }
     for arm, (select, afresh) in arms.items():
         looks: list[dict[str, Any]] = []
         began = time.process_time()
-        policy, history = rounds.rounds(
+        policy, history = rejection.rejection_rounds(
             model,
             rewards.verified,
-            drills(SKILL, count=PROMPTS, seed=seed),
+            task_stream(SKILL, count=PROMPTS, seed=seed),
             select,
             seed=seed,
             count=ROUNDS,
@@ -131,11 +130,11 @@ def with_grpo(model: Transformer, seed: int) -> dict[str, Any]:
         model,
         ALGORITHMS["GRPO"],
         rewards.verified,
-        drills(SKILL, count=GRPO_PROMPTS, seed=seed),
+        task_stream(SKILL, count=GRPO_PROMPTS, seed=seed),
         seed=seed,
         updates=ROUNDS * every,
         lr=GRPO_LR,
-        knobs=Knobs(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
+        knobs=RLConfig(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
         watch=watch,
     )
     took = time.process_time() - began
@@ -150,15 +149,15 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     for number in range(ROUNDS):
         round_seed = 1_000_003 * (seed + 1) + number
         good = partial(kept, policy, seed=round_seed)
-        asked = drills(SKILL, count=PROMPTS, seed=seed)(number)
-        parts = [good(rewards.verified, asked, rounds.every_passing, REVERSE)]
+        asked = task_stream(SKILL, count=PROMPTS, seed=seed)(number)
+        parts = [good(rewards.verified, asked, rejection.every_passing, REVERSE)]
         for skill in rest:
-            asked = drills(skill, count=REST, seed=seed)(number)
+            asked = task_stream(skill, count=REST, seed=seed)(number)
             parts.append(good(rewards.verified, asked, best_right, OTHER))
         asked = taste.requests(count=2 * REST, seed=1000 * (seed + 1) + number)
         parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
-        policy, _ = rounds.imitate(
-            policy, together(*parts), seed=round_seed, plan=REVERSE
+        policy, _ = rejection.finetune_on(
+            policy, concat(*parts), seed=round_seed, plan=REVERSE
         )
         looks.append({**examined(policy), **others(policy)})
     yield {"looks": looks}
@@ -168,14 +167,16 @@ def kept(
     policy: Transformer,
     reward: rewards.Reward,
     asked: Sequence[Task],
-    select: rounds.Select,
-    plan: Plan,
+    select: rejection.Select,
+    plan: RejectionConfig,
     *,
     seed: int,
 ) -> Rollout:
     """The answers of a harvest that a selection keeps."""
-    rollout, scores = rounds.harvest(policy, reward, asked, seed=seed, plan=plan)
-    return rounds.selected(rollout, select(scores), group=plan.group)
+    rollout, scores = rejection.sample_and_score(
+        policy, reward, asked, seed=seed, plan=plan
+    )
+    return rejection.selected(rollout, select(scores), group=plan.group)
 
 
 # --- open requests --------------------------------------------------------------------
@@ -184,12 +185,14 @@ def kept(
 def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
     """64 unseen requests, 16 answers each: what they are worth, and how they differ."""
     asked = taste.requests(count=64, seed=9, split="test")
-    plan = Plan(group=16)
-    rollout, gold = rounds.harvest(policy, rewards.gold, asked, seed=1, plan=plan)
+    plan = RejectionConfig(group=16)
+    rollout, gold = rejection.sample_and_score(
+        policy, rewards.gold, asked, seed=1, plan=plan
+    )
     texts = [answer.text for answer in evaluate.answers(rollout)]
     groups = [texts[i : i + 16] for i in range(0, len(texts), 16)]
     different = [len(set(group)) / 16 for group in groups]
-    notes = noted(rollout, gold)
+    notes = rollout_metrics(rollout, gold)
     return {
         "gold": gold.mean(),
         "gold_best": gold.max(1).values.mean(),
@@ -201,7 +204,9 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
 
 def judges() -> dict[str, rewards.Reward]:
     """The book's two reward models, and the truth."""
-    plain, informed = (proxy_model(kind=kind) for kind in (RewardModel, Informed))
+    plain, informed = (
+        proxy_model(kind=kind) for kind in (RewardModel, SurprisalRewardModel)
+    )
     learned = {"plain": rewards.learned(plain), "informed": rewards.learned(informed)}
     return {**learned, "gold": rewards.gold}
 
@@ -210,22 +215,26 @@ def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Imitation of the best of n: by n, and by how many requests were asked."""
     by = {name: judges()[name] for name in ("informed", "gold")}
     most = taste.requests(count=max(NUMBERS), seed=10_000 + seed)
-    plan = Plan(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
+    plan = RejectionConfig(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
     asked = most[:ASKED]
-    rollout, _ = rounds.harvest(model, rewards.gold, asked, seed=seed, plan=plan)
+    rollout, _ = rejection.sample_and_score(
+        model, rewards.gold, asked, seed=seed, plan=plan
+    )
     for name, judge in by.items():
         scores = rewards.judge(judge, asked, rollout).reshape(ASKED, -1)
         for n in SIZES:
             pairs = rejection.top_per_prompt(scores[:, :n])
-            shown = rounds.selected(rollout, pairs, group=plan.group)
-            pupil, _ = rounds.imitate(model, shown, seed=seed, plan=plan)
+            shown = rejection.selected(rollout, pairs, group=plan.group)
+            pupil, _ = rejection.finetune_on(model, shown, seed=seed, plan=plan)
             found = {"by": "n", "judge_name": name, "n": n, "requests": ASKED}
             yield {**found, "shown_gold": worth(asked, shown), **heard(pupil, judge)}
-    rollout, scores = rounds.harvest(model, rewards.gold, most, seed=seed, plan=TALK)
+    rollout, scores = rejection.sample_and_score(
+        model, rewards.gold, most, seed=seed, plan=TALK
+    )
     for count in NUMBERS:
         pairs = rejection.top_per_prompt(scores[:count])
-        shown = rounds.selected(rollout, pairs, group=TALK.group)
-        pupil, _ = rounds.imitate(model, shown, seed=seed, plan=TALK)
+        shown = rejection.selected(rollout, pairs, group=TALK.group)
+        pupil, _ = rejection.finetune_on(model, shown, seed=seed, plan=TALK)
         found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
         found |= {"requests": count, "shown_gold": worth(most[:count], shown)}
         yield {**found, **heard(pupil, by["gold"])}
@@ -244,7 +253,7 @@ def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
     for name, judge in judges().items():
         looks: list[dict[str, float]] = []
-        policy, _ = rounds.rounds(
+        policy, _ = rejection.rejection_rounds(
             model,
             judge,
             ask,
@@ -260,10 +269,12 @@ def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Best of n at inference by reward models of several educations, and by gold."""
     asked = taste.requests(count=64, seed=100 + seed, split="test")
-    plan = Plan(group=max(JUDGED))
-    rollout, gold = rounds.harvest(model, rewards.gold, asked, seed=seed, plan=plan)
-    fresh = compare(model, count=512, seed=50 + seed, split="test")
-    told = compare(model, count=max(count for count, _ in TAUGHT), seed=70 + seed)
+    plan = RejectionConfig(group=max(JUDGED))
+    rollout, gold = rejection.sample_and_score(
+        model, rewards.gold, asked, seed=seed, plan=plan
+    )
+    fresh = sample_pairs(model, count=512, seed=50 + seed, split="test")
+    told = sample_pairs(model, count=max(count for count, _ in TAUGHT), seed=70 + seed)
 
     def curve(scores: Tensor) -> dict[str, Any]:
         liked = scores.reshape(gold.shape)
@@ -271,7 +282,10 @@ def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
     truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean()
     yield {"kind": "gold", "comparisons": 0, "accuracy": truth, **curve(gold)}
-    kinds = [*((Informed, each) for each in TAUGHT), (RewardModel, TAUGHT[-1])]
+    kinds = [
+        *((SurprisalRewardModel, each) for each in TAUGHT),
+        (RewardModel, TAUGHT[-1]),
+    ]
     for kind, (count, epochs) in kinds:
         some = told.rows(torch.arange(count))
         judge, _ = fit_reward_model(model, some, kind=kind, epochs=epochs, seed=seed)

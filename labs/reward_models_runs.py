@@ -9,19 +9,24 @@ from typing import Any
 import torch
 
 from labs.record import Record
-from lib.comparisons import ceiling, compare
-from lib.instruct import instructed_model
-from lib.reward_model import Informed, RewardModel, accuracy, fit_reward_model
+from lib.preference_data import ceiling, sample_pairs
+from lib.reward_model import (
+    RewardModel,
+    SurprisalRewardModel,
+    accuracy,
+    fit_reward_model,
+)
+from lib.sft import instructed_model
 
 SIZES, SEEDS, UPDATES = (32, 128, 512, 2048, 8192), 3, 32
-KINDS = (RewardModel, Informed)
+KINDS = (RewardModel, SurprisalRewardModel)
 
 
 def run(kind: type[RewardModel], seed: int) -> dict[str, Any]:
     """Accuracy on 2,048 fresh comparisons of the test split, at each of SIZES."""
     trunk, found = instructed_model(), []
-    fresh = compare(trunk, count=2048, seed=99, split="test")
-    everything = compare(trunk, count=max(SIZES), seed=200 + seed)
+    fresh = sample_pairs(trunk, count=2048, seed=99, split="test")
+    everything = sample_pairs(trunk, count=max(SIZES), seed=200 + seed)
     for size in SIZES:
         batch = min(64, size)
         knobs = {"epochs": max(2, UPDATES * batch // size), "batch": batch}

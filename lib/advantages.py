@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import kept
+from lib.ops import masked
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -19,7 +19,7 @@ def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor
     The True entries of a row must be contiguous.
     """
     require.unit_interval("gamma", gamma)
-    filled = kept(rewards, mask, "rewards")
+    filled = masked(rewards, mask, "rewards")
     require.finite("rewards", rewards, mask)
     begins = mask[..., 1:] & ~mask[..., :-1]
     if (mask[..., 0].long() + begins.sum(-1) > 1).any():

@@ -20,22 +20,7 @@ from lib.advantages import (
 )
 from lib.losses import policy_gradient as losses
 from lib.losses.policy_gradient import Loss
-from lib.rollout import Rollout
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Judged answers, and the credit that each of their tokens has earned."""
-
-    rollout: Rollout
-    group: int  # answers to each prompt, side by side
-    advantages: Tensor  # (B, T)
-    room: int  # tokens that an answer might have taken
-    beta: float  # of a penalty in the loss; 0: it was taken off the rewards, or none
-    ref_logps: Tensor | None  # (B, T), where there is a penalty
-    values: Tensor | None  # (B, T) what the critic said when they were written,
-    returns: Tensor | None  # (B, T) and what it should have said; None without one
-    notes: dict[str, float]  # what is worth knowing of these answers
+from lib.rollout import Batch
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class Algorithm:
 
     paper: str
     credit: Callable[[Tensor], Tensor]  # rewards (P, G) -> (P, G)
-    loss: Callable[[Tensor, Lesson], Loss]  # log-probabilities (B, T), with gradient
+    loss: Callable[[Tensor, Batch], Loss]  # log-probabilities (B, T), with gradient
     critic: bool = False  # credit is GAE over the values of a critic instead
     resample: bool = False  # groups whose rewards are all equal are drawn anew
     penalty_in_loss: bool = False  # beta · KL is added to the loss, not to the reward
@@ -55,29 +40,29 @@ def as_they_are(rewards: Tensor) -> Tensor:
     return rewards
 
 
-def one_each(lesson: Lesson) -> Tensor:
+def one_each(lesson: Batch) -> Tensor:
     """The credit of each answer, where all its tokens have the same: (B,)."""
     return lesson.advantages[:, 0]
 
 
-def reinforce(logps: Tensor, seen: Lesson) -> Loss:
+def reinforce(logps: Tensor, seen: Batch) -> Loss:
     """Make what was credited more probable."""
     return losses.reinforce(logps, seen.advantages, seen.rollout.mask)
 
 
-def rloo(logps: Tensor, seen: Lesson) -> Loss:
+def rloo(logps: Tensor, seen: Batch) -> Loss:
     """The same, with one clip for the whole answer."""
     return losses.rloo(logps, seen.rollout.logps, one_each(seen), seen.rollout.mask)
 
 
-def ppo(logps: Tensor, seen: Lesson) -> Loss:
+def ppo(logps: Tensor, seen: Batch) -> Loss:
     """A clip for each token."""
     return losses.ppo_clip(
         logps, seen.rollout.logps, seen.advantages, seen.rollout.mask
     )
 
 
-def grpo(logps: Tensor, seen: Lesson) -> Loss:
+def grpo(logps: Tensor, seen: Batch) -> Loss:
     """Every answer weighs the same, however long; the penalty stands in the loss."""
     old, mask = seen.rollout.logps, seen.rollout.mask
     return losses.grpo(
@@ -85,28 +70,28 @@ def grpo(logps: Tensor, seen: Lesson) -> Loss:
     )
 
 
-def dr_grpo(logps: Tensor, seen: Lesson) -> Loss:
+def dr_grpo(logps: Tensor, seen: Batch) -> Loss:
     """Every token weighs the same, in this batch and in any other."""
     old, mask = seen.rollout.logps, seen.rollout.mask
     return losses.dr_grpo(logps, old, seen.advantages, mask, length=seen.room)
 
 
-def dapo(logps: Tensor, seen: Lesson) -> Loss:
+def dapo(logps: Tensor, seen: Batch) -> Loss:
     """Every token of this batch weighs the same; more room upwards."""
     return losses.dapo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
 
 
-def gspo(logps: Tensor, seen: Lesson) -> Loss:
+def gspo(logps: Tensor, seen: Batch) -> Loss:
     """One ratio an answer, per token of its length."""
     return losses.gspo(logps, seen.rollout.logps, one_each(seen), seen.rollout.mask)
 
 
-def cispo(logps: Tensor, seen: Lesson) -> Loss:
+def cispo(logps: Tensor, seen: Batch) -> Loss:
     """The ratio is a weight, clipped; the gradient goes on."""
     return losses.cispo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
 
 
-def sapo(logps: Tensor, seen: Lesson) -> Loss:
+def sapo(logps: Tensor, seen: Batch) -> Loss:
     """A gate that closes slowly instead of a clip."""
     return losses.sapo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
 

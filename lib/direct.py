@@ -25,13 +25,19 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.base import warm_cosine
-from lib.comparisons import Comparisons
+from lib.logps import answer_logps
 from lib.losses.preference import Loss, kto
 from lib.models.transformer import Transformer
-from lib.paired import answer_logps, checked, fits, frozen_logps, mismatched, pair_logps
+from lib.preference_data import (
+    PreferencePairs,
+    check_answers,
+    check_pairs,
+    frozen_logps,
+    mismatched,
+    pair_logps,
+)
 from lib.rollout import Rollout
-from lib.train import History, fit, minibatches
+from lib.train import History, fit, minibatches, warm_cosine
 
 EPOCHS, BATCH, WARM = 1, 32, 10
 PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Loss]  # as `preference.dpo`
@@ -40,7 +46,7 @@ AnswerLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Loss]  # as `preference.
 
 
 @dataclass(frozen=True)
-class Course:
+class PreferenceObjective:
     """What is to be learned: a loss on some rows, and how many rows there are."""
 
     count: int  # N
@@ -50,36 +56,38 @@ class Course:
 # --- three kinds of course ------------------------------------------------------------
 
 
-def compared(
-    pairs: Comparisons, loss: PairLoss, reference: Transformer, *, per_token: bool
-) -> Course:
+def with_reference(
+    pairs: PreferencePairs, loss: PairLoss, reference: Transformer, *, per_token: bool
+) -> PreferenceObjective:
     """Pairs, and a loss that compares the policy with a reference: `dpo` and its kin."""
-    checked(pairs, reference.config.context)
+    check_pairs(pairs, reference.config.context)
     ref = frozen_logps(reference, pairs, per_token=per_token)  # (2, N)
 
     def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
         logps = pair_logps(policy, pairs.rows(rows), per_token=per_token)
         return loss(*logps, *ref[:, rows])
 
-    return Course(len(pairs), loss_fn)
+    return PreferenceObjective(len(pairs), loss_fn)
 
 
-def uncompared(pairs: Comparisons, loss: FreePairLoss, *, context: int) -> Course:
+def without_reference(
+    pairs: PreferencePairs, loss: FreePairLoss, *, context: int
+) -> PreferenceObjective:
     """Pairs, and a loss on means per token without a reference: `simpo`, `orpo`."""
-    checked(pairs, context)
+    check_pairs(pairs, context)
 
     def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
         return loss(*pair_logps(policy, pairs.rows(rows), per_token=True))
 
-    return Course(len(pairs), loss_fn)
+    return PreferenceObjective(len(pairs), loss_fn)
 
 
-def judged(
+def unpaired_objective(
     answers: Rollout,
     desirable: Tensor,
     reference: Transformer,
     loss: AnswerLoss = kto,
-) -> Course:
+) -> PreferenceObjective:
     """Single answers, each good or bad, `desirable` (N,) bool: `kto`.
 
     The loss's zero, kl, is the policy's mean log-ratio on *mismatched* answers, which it
@@ -89,7 +97,7 @@ def judged(
     strangers = mismatched(answers)
     ref = []
     for name, rows in (("answers", answers), ("mismatched answers", strangers)):
-        fits(name, rows, reference.config.context)
+        check_answers(name, rows, reference.config.context)
         with torch.no_grad():
             parts = torch.arange(len(rows)).split(128)
             found = [answer_logps(reference, rows.rows(part)) for part in parts]
@@ -101,15 +109,15 @@ def judged(
         logps = answer_logps(policy, answers.rows(rows))
         return loss(logps, ref[0][rows], desirable[rows], drift.mean())
 
-    return Course(len(answers), loss_fn)
+    return PreferenceObjective(len(answers), loss_fn)
 
 
 # --- training -------------------------------------------------------------------------
 
 
-def learn(
+def train(
     model: Transformer,
-    course: Course,
+    course: PreferenceObjective,
     *,
     epochs: int = EPOCHS,
     lr: float,
@@ -149,7 +157,7 @@ def learn(
 
 def align(
     model: Transformer,
-    pairs: Comparisons,
+    pairs: PreferencePairs,
     loss: PairLoss,
     *,
     epochs: int = EPOCHS,
@@ -169,7 +177,7 @@ def align(
     IPO as libraries have it. Equal, empty and too long answers are refused by name.
     """
     reference = model if reference is None else reference
-    course = compared(pairs, loss, reference, per_token=per_token)
+    course = with_reference(pairs, loss, reference, per_token=per_token)
     knobs = {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "watch": watch}
     kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
-    return learn(model, course, **knobs, **kept)
+    return train(model, course, **knobs, **kept)

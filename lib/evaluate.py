@@ -149,3 +149,41 @@ def table(columns: Mapping[str, Mapping[str, float]]) -> str:
         for name in names
     ]
     return "\n".join([*head, *body])
+
+
+# --- best of n ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def best_of(proxy: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Mean `values` of the answer that `proxy` likes best among n: (..., len(sizes)).
+
+    proxy, values: (..., N) of N sampled answers. The mean runs over *all* subsets of n
+    of the N, by how often each answer is the best of one, C(rank - 1, n - 1) of C(N, n)
+    (Nakano et al. 2021); answers that tie share alike. Unbiased, and far less noisy
+    than n fresh answers per point.
+    """
+    require.tensor("proxy", proxy)
+    require.tensor("values", values, proxy.shape)
+    require.finite("proxy", proxy)
+    require.finite("values", values)
+    count = proxy.shape[-1]
+    for n in sizes:
+        require.count("sizes", n)
+        if n > count:
+            require.refuse("sizes", n, f"at most the {count} answers there are")
+    rank = torch.arange(1, count + 1, dtype=torch.float64)
+    n = torch.tensor(sizes, dtype=torch.float64).unsqueeze(-1)  # (n, 1)
+    subsets = torch.lgamma(rank) - torch.lgamma((rank - n).clamp(min=0) + 1)
+    weights = subsets.masked_fill(rank < n, -torch.inf).softmax(-1)  # (n, N)
+    pairs = zip(proxy.reshape(-1, count), values.double().reshape(-1, count))
+    rows = [weights @ _ascending(*each) for each in pairs]
+    return torch.stack(rows).reshape(*proxy.shape[:-1], len(sizes))
+
+
+def _ascending(proxy: Tensor, values: Tensor) -> Tensor:
+    """(N,) values in the order of the proxy; where it ties, their mean."""
+    levels, level = proxy.unique(return_inverse=True)
+    total = torch.zeros(len(levels), dtype=values.dtype).index_add(0, level, values)
+    mean = total / level.bincount()
+    return mean[level.sort().values]

@@ -5,7 +5,7 @@ is the leash of RLHF: maximise reward - beta · KL, and the best policy is known
 form. Reference log-probabilities are data: no gradient flows into them.
 
 The estimators see one token at a time and take no mask: fill what is masked *before*
-(`ops.kept`), since a NaN that is masked afterwards still leaves a NaN in the gradient.
+(`ops.masked`), since a NaN that is masked afterwards still leaves a NaN in the gradient.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import kept
+from lib.ops import masked
 
 NEAR = 0.01  # |d| below which k3 is summed as a series
 
@@ -81,7 +81,7 @@ def penalised_rewards(
     gradient, 0 behind the mask. `ref_logps` may be None when beta is 0.
     """
     require.non_negative("beta", beta)
-    now = kept(logps, mask, "logps").detach()
+    now = masked(logps, mask, "logps").detach()
     require.finite("logps", logps, mask)
     require.every_row_true(mask)
     require.tensor("scores", scores, mask.shape[:-1])
@@ -91,7 +91,7 @@ def penalised_rewards(
     rewards = torch.where(last, given, 0)  # (B, T)
     if beta == 0:
         return rewards
-    return rewards + beta * (kept(ref_logps, mask, "ref_logps").detach() - now)
+    return rewards + beta * (masked(ref_logps, mask, "ref_logps").detach() - now)
 
 
 def optimal_policy(ref_logps: Tensor, rewards: Tensor, *, beta: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lib import require
 
 
-def kept(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
+def masked(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     """`x` where the mask is True, 0 elsewhere, in value and in gradient.
 
     Filling comes *before* any arithmetic: NaN · 0 is NaN, so a product with the mask
@@ -30,7 +30,7 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
     Refuses a mask that leaves nothing to average (anywhere along `dim`).
     """
-    total, count = kept(x, mask).sum(dim), mask.sum(dim)
+    total, count = masked(x, mask).sum(dim), mask.sum(dim)
     if (count == 0).any():
         along = "at all" if dim is None else f"along dim {dim}"
         require.refuse("mask", f"no True {along}", "at least one True to average")
@@ -62,7 +62,7 @@ def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
     The divisor is constant: a token's weight depends on no length. x, mask: (B, T).
     """
     require.count("length", length)
-    total = kept(x, mask).sum()
+    total = masked(x, mask).sum()
     require.some_true(mask)
     return total / (mask[..., 0].numel() * length)
 
@@ -73,7 +73,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     The variance is the sample variance (ddof 1), so two True entries are needed.
     `shift_mean=False` adds the mean back: the scale changes, the centre stays.
     """
-    filled = kept(x, mask)
+    filled = masked(x, mask)
     count = mask.sum()
     if count < 2:
         require.refuse(
@@ -101,7 +101,7 @@ def token_logps(logits: Tensor, actions: Tensor, *, temperature: float = 1.0) ->
 
 def sequence_logps(logps: Tensor, mask: Tensor) -> Tensor:
     """log π(completion): the sum over a row's True tokens, (B, T) -> (B,)."""
-    return kept(logps, mask, "logps").sum(-1)
+    return masked(logps, mask, "logps").sum(-1)
 
 
 def entropy(logits: Tensor) -> Tensor:

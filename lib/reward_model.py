@@ -3,8 +3,8 @@
 It starts as a copy of the model that wrote the answers, with a head of zeros where the
 vocabulary was, and learns from comparisons: two answers to one request, and which of
 them somebody preferred (Stiennon et al. 2020). The score of an answer is what the head
-says at its last token, when everything has been read. `Informed` also hears, token by
-token, how surprised the model was that it is a copy of.
+says at its last token, when everything has been read. `SurprisalRewardModel` also
+hears, token by token, how surprised the model was that it is a copy of.
 
 Shapes: N comparisons, B rows, n tokens of a text.
 """
@@ -16,17 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from lib import cache, require
-from lib.base import warm_cosine
-from lib.comparisons import Comparisons as Comparisons
-from lib.comparisons import compare as compare
-from lib.instruct import instructed_model
+from lib import checkpoint, require
 from lib.losses.reward import Loss, bradley_terry
 from lib.models.attention import causal
 from lib.models.transformer import Transformer
 from lib.ops import token_logps
+from lib.preference_data import PreferencePairs as PreferencePairs
+from lib.preference_data import sample_pairs as sample_pairs
 from lib.rollout import Rollout
-from lib.train import History, fit, minibatches
+from lib.sft import instructed_model
+from lib.train import History, fit, minibatches, warm_cosine
 
 COMPARISONS = 4096  # that the book's proxy has seen
 EPOCHS, LR, BATCH, CENTRE = 2, 2e-3, 64, 0.01
@@ -58,7 +57,7 @@ class RewardModel(nn.Module):
         return said.squeeze(-1) if self.head.out_features == 1 else said
 
 
-class Informed(RewardModel):
+class SurprisalRewardModel(RewardModel):
     """A reward model that hears how surprising each token was to the trunk.
 
     To check a fact, one has to predict the word and then compare it with what is there.
@@ -126,7 +125,7 @@ def score(model: nn.Module, rollout: Rollout, *, batch: int = 128) -> Tensor:
 # --- training -------------------------------------------------------------------------
 
 
-def preference_loss(model: nn.Module, pairs: Comparisons, *, centre: float) -> Loss:
+def preference_loss(model: nn.Module, pairs: PreferencePairs, *, centre: float) -> Loss:
     """Bradley–Terry on the scores at the last tokens."""
     chosen, rejected = at_last(model, pairs.chosen), at_last(model, pairs.rejected)
     return bradley_terry(chosen, rejected, centre=centre)
@@ -134,7 +133,7 @@ def preference_loss(model: nn.Module, pairs: Comparisons, *, centre: float) -> L
 
 def fit_reward_model(
     trunk: Transformer,
-    comparisons: Comparisons,
+    comparisons: PreferencePairs,
     *,
     kind: type[RewardModel] = RewardModel,
     epochs: int = EPOCHS,
@@ -146,7 +145,7 @@ def fit_reward_model(
 ) -> tuple[RewardModel, History]:
     """A reward model from comparisons; the trunk itself is left as it is.
 
-    The learning rate is `base.warm_cosine`'s, with its peak at `lr`. Two equal answers
+    The learning rate is `train.warm_cosine`'s, with its peak at `lr`. Two equal answers
     are refused: they teach nothing, whichever was "preferred". Also returns the history
     of `fit`: loss, accuracy and margin of each batch before it was learnt from.
     """
@@ -169,7 +168,7 @@ def fit_reward_model(
     )
 
 
-def accuracy(model: nn.Module, comparisons: Comparisons) -> float:
+def accuracy(model: nn.Module, comparisons: PreferencePairs) -> float:
     """The share of pairs whose chosen answer has the higher score; a tie is wrong."""
     better = score(model, comparisons.chosen) > score(model, comparisons.rejected)
     return better.double().mean().item()
@@ -178,7 +177,7 @@ def accuracy(model: nn.Module, comparisons: Comparisons) -> float:
 def proxy_model(
     *,
     seed: int = 0,
-    kind: type[RewardModel] = Informed,
+    kind: type[RewardModel] = SurprisalRewardModel,
     progress: str | None = None,
 ) -> RewardModel:
     """The book's reward model: 4,096 comparisons of the instruction-tuned model's answers.
@@ -189,9 +188,9 @@ def proxy_model(
     """
     trunk = instructed_model(progress=progress)
 
-    def make() -> cache.State:
+    def make() -> checkpoint.State:
         bar = progress or "comparisons"
-        comparisons = compare(trunk, count=COMPARISONS, seed=seed, progress=bar)
+        comparisons = sample_pairs(trunk, count=COMPARISONS, seed=seed, progress=bar)
         bar = progress or "reward model"
         found, _ = fit_reward_model(
             trunk, comparisons, kind=kind, seed=seed, progress=bar
@@ -201,7 +200,7 @@ def proxy_model(
     made_of = COMPARISONS, EPOCHS, LR, BATCH, CENTRE
     name = f"proxy-{kind.__name__.lower()}-{seed}"
     about = f"a reward model ({kind.__name__}), which takes about 25 s"
-    state = cache.kept(name, make, file=__file__, of=made_of, about=about)
+    state = checkpoint.cached(name, make, file=__file__, of=made_of, about=about)
     model = kind(trunk)
     model.load_state_dict(state["model"])
     return model

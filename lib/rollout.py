@@ -1,29 +1,18 @@
-"""The record that both worlds write into, and what a world is.
+"""The records that both worlds write into: what was done, and what it is credited with.
 
 A row of a `Rollout` is one episode: a pole kept up, a room heated, a completion
-written. After this record nothing in the book can tell a pole from a sentence.
+written. After this record nothing in the book can tell a pole from a sentence. A
+`Batch` is a rollout with its credit: what an update learns from.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lib import require
-
-
-@dataclass(frozen=True)
-class World:
-    """Two functions and a clock: all that an agent may touch of its environment."""
-
-    reset: Callable[[int, torch.Generator], Tensor]  # (B, generator) -> states (B, ...)
-    step: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
-    # ^ states (B, ...), actions (B,) -> next states, rewards (B,), terminated (B,) bool
-    horizon: int  # steps until the clock cuts an episode off: truncation
-
-    def __post_init__(self) -> None:
-        require.count("horizon", self.horizon)
+from lib.ops import masked_mean
 
 
 @dataclass(frozen=True)
@@ -70,3 +59,54 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.mask)
+
+
+def concat(*parts: Rollout) -> Rollout:
+    """Rollouts of texts as one, row below row, padded to the longest."""
+    width = max(part.mask.shape[1] for part in parts)
+
+    def joined(name: str) -> Tensor:
+        each = [getattr(part, name) for part in parts]
+        return torch.cat([_wide(x, width, 0) if x.ndim > 1 else x for x in each])
+
+    return Rollout(**{f.name: joined(f.name) for f in fields(Rollout)})
+
+
+def _wide(x: Tensor, width: int, fill: int = -1) -> Tensor:
+    return F.pad(x, (0, width - x.shape[1]), value=fill)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Judged answers, and the credit that each of their tokens has earned."""
+
+    rollout: Rollout
+    group: int  # answers to each prompt, side by side
+    advantages: Tensor  # (B, T)
+    room: int  # tokens that an answer might have taken
+    beta: float  # of a penalty in the loss; 0: it was taken off the rewards, or none
+    ref_logps: Tensor | None  # (B, T), where there is a penalty
+    values: Tensor | None  # (B, T) what the critic said when they were written,
+    returns: Tensor | None  # (B, T) and what it should have said; None without one
+    notes: dict[str, float]  # what is worth knowing of these answers
+
+
+def zero_variance(rewards: Tensor) -> Tensor:
+    """Groups whose rewards are all equal, and so teach nothing: (P, G) -> (P,) bool."""
+    return (rewards == rewards[:, :1]).all(1)
+
+
+def rollout_metrics(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
+    """Diagnostics of a set of answers, before anything is learnt from it.
+
+    reward: their mean. silent: share of groups whose rewards are all equal. length:
+    tokens. entropy: nats a token, estimated by -log π of what was drawn. finished:
+    share that came to an end.
+    """
+    return {
+        "reward": rewards.mean().item(),
+        "silent": zero_variance(rewards).double().mean().item(),
+        "length": rollout.lengths.double().mean().item(),
+        "entropy": -masked_mean(rollout.logps, rollout.mask).item(),
+        "finished": rollout.terminated.double().mean().item(),
+    }

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # text: it works in Colab, JupyterLab and a terminal alike
+from tqdm import tqdm
 
 from lib import checkpoint as files
 from lib import require
@@ -166,3 +166,21 @@ class _Saved:
             digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
             digest.update(x.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def warm_cosine(peak: float, updates: int, *, warm: int = 50) -> Callable[[int], float]:
+    """A learning rate that climbs for `warm` updates, then falls to a tenth of `peak`.
+
+    Without the climb it is half a cosine wave from `peak` down (Loshchilov & Hutter
+    2017).
+    """
+    require.positive("peak", peak)
+    require.count("updates", updates)
+    require.count("warm", warm)
+
+    def rate(update: int) -> float:
+        done = min(1.0, update / updates)
+        fall = 0.55 + 0.45 * math.cos(math.pi * done)
+        return peak * min(1.0, (update + 1) / warm) * fall
+
+    return rate

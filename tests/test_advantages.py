@@ -80,7 +80,9 @@ def test_garbage_behind_the_mask_reaches_no_return(unmoved):
 
 def test_the_gradient_of_reward_to_go_is_the_discount(grad_of):
     mask = torch.ones(1, 3).bool()
-    (slope,) = grad_of(lambda r: reward_to_go(r, mask, gamma=0.5), torch.ones(1, 3).double())
+    (slope,) = grad_of(
+        lambda r: reward_to_go(r, mask, gamma=0.5), torch.ones(1, 3).double()
+    )
     close(slope, f64([1, 1.5, 1.75]))  # each reward counts once per earlier step
 
 
@@ -96,7 +98,9 @@ def test_reward_to_go_says_what_is_wrong(refuses):
         reward_to_go(ones, mask, gamma=1.1)
     with refuses("rewards: got shape (1, 2), wanted shape (2,)"):
         reward_to_go(ones, mask[0])
-    with refuses("rewards: got NaN at index (0, 1), wanted no NaN where the mask is True"):
+    with refuses(
+        "rewards: got NaN at index (0, 1), wanted no NaN where the mask is True"
+    ):
         reward_to_go(torch.tensor([[1.0, NAN]]), mask)
     with refuses("rewards: got inf at index (0, 0), wanted finite numbers"):
         reward_to_go(torch.tensor([[math.inf, 1.0]]), mask)
@@ -298,9 +302,7 @@ def test_leave_one_out_is_a_stretched_centring():
 def test_group_normalised_divides_by_the_sample_deviation_plus_eps():
     s = math.sqrt(7) + 1e-4  # (4 + 1 + 9) / 2 = 7
     t = math.sqrt(1 / 3) + 1e-4  # (1/9 + 1/9 + 4/9) / 2 = 1/3
-    want = f64(
-        [-2 / s, -1 / s, 3 / s], [0, 0, 0], [-1 / 3 / t, -1 / 3 / t, 2 / 3 / t]
-    )
+    want = f64([-2 / s, -1 / s, 3 / s], [0, 0, 0], [-1 / 3 / t, -1 / 3 / t, 2 / 3 / t])
     close(group_normalised(GROUPS), want)
     r = math.sqrt(7)
     close(group_normalised(GROUPS[:1], eps=0), f64([-2 / r, -1 / r, 3 / r]))
@@ -356,7 +358,9 @@ def test_rewards_of_a_verifier_may_be_ints_or_bools(function):
 
 def test_success_is_zero_or_one(refuses):
     for bad in (0.5, 2.0, -1.0):
-        with refuses("rewards: got a value other than 0 and 1, wanted rewards of 0 or 1"):
+        with refuses(
+            "rewards: got a value other than 0 and 1, wanted rewards of 0 or 1"
+        ):
             group_relative_success(torch.tensor([[1.0, bad]]))
 
 

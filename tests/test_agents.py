@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import agents
+from labs import agents
+from lib import train
 from lib.models.mlp import Greedy
 from lib.ops import token_logps, token_mean, whiten
-from lib.rollout import Rollout, World
-from lib.sampling import play
+from lib.rollout import Rollout
 from lib.worlds import cartpole
+from lib.worlds.environment import World, play
 
 
 def numbers(*rows) -> torch.Tensor:
@@ -250,7 +251,7 @@ def test_a_watch_that_says_true_ends_the_training():
 
 def test_the_learning_rate_falls_to_nothing(monkeypatch):
     rates = []
-    kept = agents.fit
+    kept = train.fit
 
     def spy(model, batches, loss, *, lr, progress):
         def noted(update):
@@ -325,7 +326,7 @@ def test_solved_examines_greedily_in_the_world_it_was_given():
 
 def test_the_judge_returns_what_gymnasium_pays():
     policy = Greedy(Blend())
-    assert agents.judge(policy, episodes=2) == [500, 500]
+    assert agents.gymnasium_returns(policy, episodes=2) == [500, 500]
 
     class Right(torch.nn.Module):
         def forward(self, states):
@@ -345,9 +346,9 @@ def test_the_judge_returns_what_gymnasium_pays():
         want.append(paid)
         env.close()
     assert len(set(want)) > 1
-    assert agents.judge(Right(), episodes=4, seed=10) == want
+    assert agents.gymnasium_returns(Right(), episodes=4, seed=10) == want
     with pytest.raises(ValueError, match="episodes"):
-        agents.judge(Right(), episodes=0)
+        agents.gymnasium_returns(Right(), episodes=0)
 
 
 def test_a_value_told_that_cuts_are_ends_cannot_see_the_future(seeded):

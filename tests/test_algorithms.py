@@ -9,9 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from lib import algorithms
-from lib.algorithms import Lesson
 from lib.kl import k3
-from lib.rollout import Rollout
+from lib.rollout import Batch, Rollout
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 T, F = True, False
@@ -43,7 +42,7 @@ def lesson(advantages=CREDIT, *, beta=0.0, ref_logps=None):
         last_states=tokens[:, 0],
         terminated=torch.ones(3, dtype=torch.bool),
     )
-    return Lesson(
+    return Batch(
         rollout=rollout,
         group=3,
         advantages=advantages,

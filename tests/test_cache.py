@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import base, checkpoint
-from lib.base import base_model, base_run, pretrain
-from lib.cache import kept
-from lib.cache import path as path_of
+from lib import checkpoint
+from lib import pretrain as made_here
+from lib.checkpoint import cache_path as path_of
+from lib.checkpoint import cached
 from lib.digest import sources
 from lib.models.transformer import Config, Transformer
+from lib.pretrain import base_model, base_run, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
@@ -36,8 +37,8 @@ def cache(tmp_path, monkeypatch):
     """A cache folder of its own, a tiny model and three updates."""
     folder = tmp_path / "deep" / "cache"
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(folder))
-    monkeypatch.setattr(base, "CONFIG", TINY)
-    monkeypatch.setattr(base, "UPDATES", 3)
+    monkeypatch.setattr(made_here, "CONFIG", TINY)
+    monkeypatch.setattr(made_here, "UPDATES", 3)
     return folder
 
 
@@ -49,7 +50,7 @@ def no_training(monkeypatch):
         def never(**arguments):
             raise AssertionError("trained again")
 
-        monkeypatch.setattr(base, "pretrain", never)
+        monkeypatch.setattr(made_here, "pretrain", never)
 
     return stop
 
@@ -61,15 +62,15 @@ def test_what_is_kept_is_made_once_for_each_name_and_each_thing_it_depends_on(ca
         made.append(len(made))
         return {"count": len(made)}
 
-    ask = {"file": base.__file__, "make": make}
-    assert kept("one", **ask)["count"] == kept("one", **ask)["count"] == 1
-    assert kept("two", **ask)["count"] == 2
-    assert kept("one", of=3, **ask)["count"] == 3
-    assert kept("one", of=3, **ask)["count"] == 3
-    assert kept("one", of="", **ask)["count"] == 1
+    ask = {"file": made_here.__file__, "make": make}
+    assert cached("one", **ask)["count"] == cached("one", **ask)["count"] == 1
+    assert cached("two", **ask)["count"] == 2
+    assert cached("one", of=3, **ask)["count"] == 3
+    assert cached("one", of=3, **ask)["count"] == 3
+    assert cached("one", of="", **ask)["count"] == 1
     names = sorted(p.name.partition("-")[0] for p in cache.iterdir())
     assert names == ["one", "one", "two"]
-    assert path_of("two", file=base.__file__) in cache.iterdir()
+    assert path_of("two", file=made_here.__file__) in cache.iterdir()
 
 
 def test_every_way_to_import_is_seen(tmp_path):
@@ -97,7 +98,7 @@ def test_every_way_to_import_is_seen(tmp_path):
 
 def test_the_second_call_reads_what_the_first_one_made(cache, no_training):
     model, history = base_run(seed=1)
-    assert [*cache.iterdir()] == [base.cache_path(1)]
+    assert [*cache.iterdir()] == [made_here.base_model_path(1)]
     no_training()
     again, history_again = base_run(seed=1)
     assert same(model, again) and history == history_again
@@ -108,8 +109,8 @@ def test_the_second_call_reads_what_the_first_one_made(cache, no_training):
 def test_what_is_kept_is_what_pretraining_gives(cache):
     model, history = pretrain(seed=0, config=TINY, updates=3)
     for _ in range(2):
-        kept, kept_history = base_run()
-        assert same(kept, model) and kept_history == history
+        cached, kept_history = base_run()
+        assert same(cached, model) and kept_history == history
         assert same(base_model(), model)
 
 
@@ -139,9 +140,9 @@ def test_an_interrupt_leaves_no_half_model_and_the_next_call_makes_it(cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept("one", interrupted, file=base.__file__)
+        cached("one", interrupted, file=made_here.__file__)
     assert not cache.exists() or [*cache.iterdir()] == []
-    made = kept("one", lambda: {"count": 1}, file=base.__file__)
+    made = cached("one", lambda: {"count": 1}, file=made_here.__file__)
     assert made["count"] == 1 and len([*cache.iterdir()]) == 1
 
 
@@ -152,28 +153,35 @@ def test_nothing_is_written_outside_the_cache(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     base_run()
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {base.cache_path(0)} and cache in base.cache_path(0).parents
+    assert (
+        files == {made_here.base_model_path(0)}
+        and cache in made_here.base_model_path(0).parents
+    )
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/nowhere/home")
     for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    assert base.cache_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
+    assert made_here.base_model_path(0).parent == Path(
+        "/nowhere/home/.cache/rlhf-executed"
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere/xdg")
-    assert base.cache_path(0).parent == Path("/nowhere/xdg/rlhf-executed")
+    assert made_here.base_model_path(0).parent == Path("/nowhere/xdg/rlhf-executed")
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", "/nowhere/ours")
-    assert base.cache_path(0).parent == Path("/nowhere/ours")
+    assert made_here.base_model_path(0).parent == Path("/nowhere/ours")
     for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, "")
-    assert base.cache_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
+    assert made_here.base_model_path(0).parent == Path(
+        "/nowhere/home/.cache/rlhf-executed"
+    )
 
 
 # ---------------------------------------------------------------- its key
 
 
 def name_of(seed=0):
-    return base.cache_path(seed).name
+    return made_here.base_model_path(seed).name
 
 
 def test_the_name_tells_the_seed_and_a_hash():
@@ -187,8 +195,8 @@ def test_the_name_tells_the_seed_and_a_hash():
 def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypatch):
     names = {name_of(0), name_of(1)}
     for where, what, value in (
-        (base, "CONFIG", TINY),
-        (base, "UPDATES", 3),
+        (pretrain, "CONFIG", TINY),
+        (pretrain, "UPDATES", 3),
         (torch, "__version__", "0.0"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS"),
     ):
@@ -203,13 +211,13 @@ def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypat
 def copied(tmp_path, monkeypatch):
     """lib in another place, where it may be changed."""
     shutil.copytree(ROOT / "lib", tmp_path / "lib")
-    monkeypatch.setattr(base, "__file__", str(tmp_path / "lib" / "base.py"))
+    monkeypatch.setattr(made_here, "__file__", str(tmp_path / "lib" / "base.py"))
     return tmp_path / "lib"
 
 
 def test_the_name_does_not_depend_on_where_the_book_lies(copied, monkeypatch):
     there = name_of()
-    monkeypatch.setattr(base, "__file__", str(ROOT / "lib" / "base.py"))
+    monkeypatch.setattr(made_here, "__file__", str(ROOT / "lib" / "base.py"))
     assert name_of() == there
 
 
@@ -233,7 +241,7 @@ def test_a_change_elsewhere_does_not(copied):
 
 def test_what_goes_into_it_is_what_python_imports_for_it():
     code = (
-        "import sys, lib.base\n"
+        "import sys, lib.pretrain\n"
         "ours = [m for n, m in sys.modules.items() if n.split('.')[0] == 'lib']\n"
         "print(*[m.__file__ for m in ours], sep='\\n')"
     )
@@ -267,7 +275,7 @@ def pickled(path):
 
 def of_another_seed(path):
     base_run(seed=9)
-    shutil.copy(base.cache_path(9), path)
+    shutil.copy(made_here.base_model_path(9), path)
 
 
 def a_checkpoint_of_something(path):
@@ -294,7 +302,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_or_foreign_file_is_noticed_and_made_anew(damage, cache, no_training):
     model, history = base_run()
-    path = base.cache_path(0)
+    path = made_here.base_model_path(0)
     damage(path)
     with pytest.warns(UserWarning) as said:
         again, history_again = base_run()
@@ -308,7 +316,7 @@ def test_a_damaged_or_foreign_file_is_noticed_and_made_anew(damage, cache, no_tr
 
 
 def test_a_folder_in_the_place_of_the_file_is_reported_and_the_model_made(cache):
-    path = base.cache_path(0)
+    path = made_here.base_model_path(0)
     path.mkdir(parents=True)
     with pytest.warns(UserWarning) as said:
         model = base_model()
@@ -336,7 +344,7 @@ def test_a_full_disk_costs_a_warning_only(cache, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    reason = f"[Errno 28] {base.cache_path(0)}: not written (No space left on device)"
+    reason = f"[Errno 28] {made_here.base_model_path(0)}: not written (No space left on device)"
     with pytest.warns(UserWarning) as said:
         model = base_model()
     assert len(said) == 1
@@ -366,14 +374,16 @@ def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
         "draws = torch.Generator().manual_seed(0)\n"
         "made = Transformer(base.CONFIG, generator=draws)\n"
         "base.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
-        "for _ in range(8): base.cache_path(0).unlink(True); base.base_run()"
+        "for _ in range(8): made_here.base_model_path(0).unlink(True); base.base_run()"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]
     said = [process.communicate(timeout=120)[1].splitlines() for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all(line.startswith(b"Making the base model") for lines in said for line in lines)
-    assert [*cache.iterdir()] == [base.cache_path(0)]
+    assert all(
+        line.startswith(b"Making the base model") for lines in said for line in lines
+    )
+    assert [*cache.iterdir()] == [made_here.base_model_path(0)]
     no_training()
     model, history = base_run()
     assert same(model, Transformer(TINY, generator=seeded(0)))

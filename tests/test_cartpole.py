@@ -30,7 +30,9 @@ def judge(env, state, action):
 def test_every_step_equals_gymnasiums_to_1e_12(gym, seeded):
     n = 4000
     spread = torch.tensor([3.0, 4.0, 0.3, 4.0], dtype=torch.float64)
-    states = (torch.rand(n, 4, dtype=torch.float64, generator=seeded()) * 2 - 1) * spread
+    states = (
+        torch.rand(n, 4, dtype=torch.float64, generator=seeded()) * 2 - 1
+    ) * spread
     actions = torch.randint(2, (n,), generator=seeded(1))
     after, rewards, terminated = cartpole.step(states, actions)
     want = [
@@ -52,7 +54,10 @@ def test_whole_episodes_equal_gymnasiums_to_1e_12(gym, seeded):
         for action in torch.randint(2, (500,), generator=seeded(100 + episode)):
             state, _, over = cartpole.step(state, action)
             theirs, _, ended = judge(gym, theirs, action.item())
-            assert max(abs(a - b) for a, b in zip(state.tolist(), theirs, strict=True)) < 1e-12
+            assert (
+                max(abs(a - b) for a, b in zip(state.tolist(), theirs, strict=True))
+                < 1e-12
+            )
             assert over.item() == ended
             steps += 1
             if ended:
@@ -200,7 +205,9 @@ def test_the_world_steps_like_step_and_cuts_off_at_five_hundred(seeded):
     assert torch.equal(states, cartpole.reset(5, seeded(4)))
     actions = torch.tensor([0, 1, 1, 0, 1])
     for ours, same in zip(
-        world.step(states, actions, seeded()), cartpole.step(states, actions), strict=True
+        world.step(states, actions, seeded()),
+        cartpole.step(states, actions),
+        strict=True,
     ):
         assert torch.equal(ours, same)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.sampling import play
 from lib.worlds import mdp
+from lib.worlds.environment import play
 from lib.worlds.thermostat import rule, temperatures, thermostat
 
 SMALL = thermostat(low=63, high=72, start=69, gamma=1.0)

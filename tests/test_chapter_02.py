@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import agents
+from labs import agents
 from lib.ops import whiten
-from lib.sampling import play
 from lib.worlds import cartpole
+from lib.worlds.environment import play
 
 
 @pytest.mark.parametrize("seed", range(3))

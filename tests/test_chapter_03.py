@@ -5,16 +5,18 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lib import agents, evaluate, rlhf
+from labs import agents, rl_to_rlhf
+from lib import evaluate
 from lib.advantages import leave_one_out, reward_to_go
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
-from lib.sampling import complete, play
 from lib.train import fit
 from lib.worlds import cartpole, exact
+from lib.sampling import complete
+from lib.worlds.environment import play
 from lib.worlds.tasks import tasks
 
-END = rlhf.END
+END = rl_to_rlhf.END
 
 
 def writer(seed: int) -> Transformer:
@@ -85,8 +87,8 @@ def test_to_append_a_token_is_a_world_and_play_writes_what_complete_writes(
 ):
     model = exact.Restricted(writer(seed).double(), range(1, 8))
 
-    text = rlhf.text_world([2, 3], lambda tokens: tokens.sum(1).double(), room=8)
-    played = play(rlhf.Reader(model), text, batch=40, generator=seeded(seed))
+    text = rl_to_rlhf.text_world([2, 3], lambda tokens: tokens.sum(1).double(), room=8)
+    played = play(rl_to_rlhf.Reader(model), text, batch=40, generator=seeded(seed))
     written = complete(
         model, [[2, 3]], group=40, end=END, max_tokens=8, generator=seeded(seed)
     )
@@ -112,17 +114,19 @@ def test_payment_at_the_end_costs_what_the_chapter_says_for_six_tokens(
     shared, baseline, end, each
 ):
     found = [
-        rlhf.noise(6, at_end=at_end, shared=shared, baseline=baseline)
+        rl_to_rlhf.noise(6, at_end=at_end, shared=shared, baseline=baseline)
         for at_end in (True, False)
     ]
     assert found == pytest.approx([end, each], abs=0.05)
     assert 1.7 < found[0] / found[1] < 2.7
-    assert rlhf.noise(1, at_end=True) == rlhf.noise(1, at_end=False)
+    assert rl_to_rlhf.noise(1, at_end=True) == rl_to_rlhf.noise(1, at_end=False)
 
 
 def test_training_a_row_for_each_prefix_takes_more_answers_if_paid_at_the_end():
     needed = {
-        at_end: sum(rlhf.answers_needed(6, at_end=at_end, seed=s) for s in range(5))
+        at_end: sum(
+            rl_to_rlhf.answers_needed(6, at_end=at_end, seed=s) for s in range(5)
+        )
         for at_end in (True, False)
     }
     assert needed[True] > 1.2 * needed[False]

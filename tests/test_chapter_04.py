@@ -9,11 +9,11 @@ import nbformat
 import pytest
 import torch
 
-from labs import reward_models_runs
-from lib import comparisons, minimal_pairs, reward_model
+from labs import minimal_pairs, reward_models_runs
+from lib import preference_data, reward_model
 from lib.evaluate import answers
-from lib.instruct import instructed_model
 from lib.losses.reward import bradley_terry, k_wise
+from lib.sft import instructed_model
 from lib.worlds.taste import Judgement, judge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,8 +114,8 @@ def form(judgement: Judgement) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_to_weigh_form_alone_takes_one_to_where_the_plain_model_is(seed):
-    pairs = comparisons.compare(instructed_model(), count=1024, seed=50 + seed)
-    best, _ = comparisons.ceiling(pairs.chosen_gold, pairs.rejected_gold)
+    pairs = preference_data.sample_pairs(instructed_model(), count=1024, seed=50 + seed)
+    best, _ = preference_data.ceiling(pairs.chosen_gold, pairs.rejected_gold)
     gap = [
         form(judge(task, one.text, finished=one.finished))
         - form(judge(task, other.text, finished=other.finished))
@@ -130,7 +130,7 @@ def test_to_weigh_form_alone_takes_one_to_where_the_plain_model_is(seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_trunk_knows_what_a_young_reward_model_does_not(seed):
     trunk = instructed_model()
-    pairs = comparisons.compare(trunk, count=256, seed=60 + seed)
+    pairs = preference_data.sample_pairs(trunk, count=256, seed=60 + seed)
     model, _ = reward_model.fit_reward_model(trunk, pairs, seed=seed)
     edit = "true, not false"
     assert minimal_pairs.sees(partial(minimal_pairs.likelihood, trunk), edit) > 0.9

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from lib import estimators, objective
+from labs import kl_estimators, objective
 from lib.kl import exact_kl, k1, k2, k3
 from lib.worlds.exact import expected
 
@@ -28,17 +28,17 @@ def test_gold_peaks_strictly_inside_while_the_reward_only_rises():
 @pytest.mark.parametrize("seed", range(5))
 def test_k2_in_the_loss_comes_home_and_k1_in_the_loss_wanders(seed, seeded):
     home, start = torch.tensor([[0.55, 0.40, 0.05], [0.15, 0.30, 0.55]]).double().log()
-    pull = partial(estimators.descend, start, steps=400)
+    pull = partial(kl_estimators.descend, start, steps=400)
     assert (
-        exact_kl(pull(lambda now: estimators.slope(now - home, now))[-1].log(), home)
+        exact_kl(pull(lambda now: kl_estimators.slope(now - home, now))[-1].log(), home)
         < 1e-3
     )
     ones = torch.ones(3, dtype=torch.float64)
-    noisy = partial(estimators.sampled_slope, ones, batch=8, generator=seeded(seed))
+    noisy = partial(kl_estimators.sampled_slope, ones, batch=8, generator=seeded(seed))
     path = pull(noisy)
     assert exact_kl(path[-1].log(), home) > 0.1
     assert path.diff(dim=0).abs().max() > 1e-3  # it moves all the time
-    away = pull(lambda now: estimators.slope(-k1(now, home), now))
+    away = pull(lambda now: kl_estimators.slope(-k1(now, home), now))
     assert exact_kl(away[-1].log(), home) > 2  # the sign
 
 
@@ -50,7 +50,7 @@ def test_the_ratio_repairs_k1_and_k3_by_its_gradient_and_k2_without_it(
     """Exact off-policy gradients of a penalty in the loss, for random policies."""
     ref, old, logits = torch.randn(3, 8, dtype=torch.float64, generator=seeded(seed))
     ref, old = ref.log_softmax(0), old.log_softmax(0)
-    true = estimators.kl_slope(logits.log_softmax(0), ref)
+    true = kl_estimators.kl_slope(logits.log_softmax(0), ref)
 
     def error(estimator) -> float:
         leaf = logits.clone().requires_grad_()
@@ -72,7 +72,7 @@ def test_the_ratio_repairs_k1_and_k3_by_its_gradient_and_k2_without_it(
 def test_far_away_k3_of_an_answer_is_low_as_a_rule_and_high_at_times(seed, seeded):
     tokens = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.3, 0.3]]).double().log()
     tokens = tokens.log_softmax(1)
-    got = estimators.estimates(
+    got = kl_estimators.estimates(
         *tokens, tokens=16, answers=64, repeats=200, generator=seeded(seed)
     )
     true = 16 * exact_kl(*tokens)
@@ -88,10 +88,10 @@ def test_far_away_k3_of_an_answer_is_low_as_a_rule_and_high_at_times(seed, seede
 
 def test_apart_the_reverse_fit_takes_a_hill_and_the_forward_fit_takes_both():
     x = torch.arange(61).double()
-    family = estimators.hills(x, x, torch.linspace(1, 15, 57).double())
-    reverse, forward = estimators.nearest(estimators.two_hills(x, 32.0), family)
+    family = kl_estimators.hills(x, x, torch.linspace(1, 15, 57).double())
+    reverse, forward = kl_estimators.nearest(kl_estimators.two_hills(x, 32.0), family)
     assert reverse[:30].exp().sum() > 0.99  # the higher one
     assert 0.4 < forward[:30].exp().sum() < 0.7
     assert forward[26:35].exp().sum() > 0.2 > 0.01 > reverse[26:35].exp().sum()
-    together = estimators.nearest(estimators.two_hills(x, 0.0), family)
+    together = kl_estimators.nearest(kl_estimators.two_hills(x, 0.0), family)
     assert torch.equal(*together)

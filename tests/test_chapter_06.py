@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib import overoptimisation, proxies
+from labs import overoptimisation, proxies, toy_answers
 from lib.kl import best_of_n_kl_bound
-from lib.worlds import answers
 from lib.worlds.tasks import Task
 from lib.worlds.taste import judge
 
@@ -27,7 +26,7 @@ def test_gold_turns_over_under_best_of_n_and_under_rl_while_the_proxy_rises(seed
     assert (rising.mean(0).diff() > 0).all()
 
     path = overoptimisation.climb(proxy, seed=seed)
-    exact = answers.expected_gold(path)
+    exact = toy_answers.expected_gold(path)
     at = exact.argmax().item()
     assert 0 < at < len(path) - 1
     scores = proxy(path).detach()  # linear: E proxy(x) is proxy(E x)
@@ -35,8 +34,8 @@ def test_gold_turns_over_under_best_of_n_and_under_rl_while_the_proxy_rises(seed
 
     def sampled(mean: Tensor) -> Tensor:
         """Gold of what the policy writes in 16 blocks of 256 answers: (16,)."""
-        x = mean + answers.draw(4096, generator=seeded(seed))
-        return answers.gold(x).reshape(16, -1).mean(1)
+        x = mean + toy_answers.draw(4096, generator=seeded(seed))
+        return toy_answers.gold(x).reshape(16, -1).mean(1)
 
     blocks = torch.stack([sampled(path[k]) for k in (0, at, -1)], 1)
     peak, errors = overoptimisation.turnover(blocks)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import instruction_tuning_runs
-from lib import agents, evaluate, instruct, tuning
-from lib.instruct import demonstrations, sft_loss, written
+from labs import agents, instruction_tuning, instruction_tuning_runs
+from lib import evaluate, sft
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.sft import demonstrations, sft_loss, written
 from lib.train import fit
 from lib.worlds import exact
 from lib.worlds.tasks import SKILLS
@@ -85,14 +85,21 @@ def test_with_the_end_hidden_the_loss_falls_and_the_model_does_not_learn_to_stop
     shown, ends = demonstrations(count=8, seed=seed), {}
     rows = written(*zip(*shown))
     last = rows.mask & (rows.actions == TOKENIZER.end)
-    for edit in (tuning.as_written, tuning.without_end):
-        model = tuning.tuned(tiny(seed), shown, updates=60, edit=edit, lr=0.02)
+    for edit in (instruction_tuning.as_written, instruction_tuning.without_end):
+        model = instruction_tuning.tuned(
+            tiny(seed), shown, updates=60, edit=edit, lr=0.02
+        )
         with torch.no_grad():
             before, after = (sft_loss(m, edit(rows))[0] for m in (tiny(seed), model))
             logps = token_logps(model(rows.states), rows.actions)
         assert after < before - 1
         ends[edit] = logps[last].exp().mean()
-    assert ends[tuning.as_written] > 0.2 > 0.01 > ends[tuning.without_end]
+    assert (
+        ends[instruction_tuning.as_written]
+        > 0.2
+        > 0.01
+        > ends[instruction_tuning.without_end]
+    )
 
 
 # ------------------------------------------------------------------------ the record
@@ -109,7 +116,7 @@ def test_the_record_says_what_made_it():
     assert made["command"] == "python -m tools.record_tuning"
     assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
     assert made["updates"] == instruction_tuning_runs.UPDATES
-    assert (made["batch"], made["lr"]) == (instruct.BATCH, instruct.LR)
+    assert (made["batch"], made["lr"]) == (sft.BATCH, sft.LR)
 
 
 def test_the_record_holds_every_setting_on_every_seed():
@@ -150,7 +157,9 @@ def test_half_of_a_short_demonstration_is_its_answer_and_a_sixth_of_a_long_one()
     found = []
     for put in (asked, instruction_tuning_runs.longer(asked, seed=0)):
         rows = written(put, texts)
-        found.append((rows.mask.sum() / tuning.everything(rows).mask.sum()).item())
+        found.append(
+            (rows.mask.sum() / instruction_tuning.everything(rows).mask.sum()).item()
+        )
     assert found == [pytest.approx(0.46, abs=0.01), pytest.approx(0.16, abs=0.01)]
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import policy_gradients_runs
-from lib import advantages, ladder
+from labs import policy_gradients_runs, probes
+from lib import advantages
 from lib.algorithms import ALGORITHMS
 from lib.models.transformer import Config, Transformer
-from lib.on_policy import drills
+from lib.on_policy import task_stream
 from lib.worlds import exact
 from lib.worlds.village import TOKENIZER
 from tools import notebooks
@@ -146,7 +146,7 @@ def test_the_exam_has_134_different_words_and_none_of_them_is_trained():
     words = {task.request for task in policy_gradients_runs.TEST}
     assert len(policy_gradients_runs.TEST) == 200 and len(words) == 134
     for seed in range(3):
-        ask = drills("reverse", count=16, seed=seed)
+        ask = task_stream("reverse", count=16, seed=seed)
         assert not words & {task.request for u in range(200) for task in ask(u)}
 
 
@@ -182,9 +182,9 @@ def test_dr_grpo_is_rloo_times_a_constant_on_policy():
     rewards = torch.rand(2, 4, dtype=torch.float64, generator=draw)
     lengths = [2, 5, 10, 1, 3, 3, 7, 4]
     rloo, dr = (
-        ladder.push(ALGORITHMS[name], rewards, lengths) for name in ("RLOO", "Dr. GRPO")
+        probes.push(ALGORITHMS[name], rewards, lengths) for name in ("RLOO", "Dr. GRPO")
     )
-    assert_close(rloo, dr * ladder.ROOM * 4 / 3, rtol=0, atol=1e-12)
+    assert_close(rloo, dr * probes.ROOM * 4 / 3, rtol=0, atol=1e-12)
 
 
 def test_grpo_s_loss_is_0_whatever_the_rewards_and_the_lengths():
@@ -193,10 +193,10 @@ def test_grpo_s_loss_is_0_whatever_the_rewards_and_the_lengths():
         rewards = torch.rand(2, 3, dtype=torch.float64, generator=draw)
         lengths = torch.randint(1, 10, (6,), generator=draw).tolist()
         for name in ("GRPO", "GSPO", "RLOO"):
-            algorithm, rollout = ALGORITHMS[name], ladder.literal(lengths)
-            seen = ladder.credited(algorithm, rollout, rewards)
+            algorithm, rollout = ALGORITHMS[name], probes.literal(lengths)
+            seen = probes.credited(algorithm, rollout, rewards)
             assert algorithm.loss(rollout.logps, seen)[0].abs() < 1e-12
-            assert ladder.push(algorithm, rewards, lengths).norm() > 0.01
+            assert probes.push(algorithm, rewards, lengths).norm() > 0.01
 
 
 def longer_when_wrong(algorithm, law):
@@ -208,7 +208,7 @@ def longer_when_wrong(algorithm, law):
     for _ in range(20):
         chances = exact.completion_logps(policy, world).exp().detach()
         seen.append((chances * lengths)[1:].sum() / chances[1:].sum())
-        step = ladder.expected_push(algorithm, policy, world, right, group=2)
+        step = probes.expected_push(algorithm, policy, world, right, group=2)
         policy.logits.data += 0.1 * (step / step.norm()).view_as(policy.logits)
     return (seen[-1] - seen[0]).item()
 

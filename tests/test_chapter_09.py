@@ -5,12 +5,11 @@ import torch
 from test_paired import model, pairs
 from torch.testing import assert_close
 
-from labs import direct_alignment
-from lib import objective
-from lib.instruct import instructed_model
+from labs import agents, direct_alignment, objective
 from lib.kl import exact_kl, optimal_policy
 from lib.losses import preference
 from lib.losses.preference import dpo
+from lib.sft import instructed_model
 from lib.train import fit
 from lib.worlds import exact, taste
 from tools import notebooks
@@ -67,7 +66,7 @@ def test_dpo_and_rloo_meet_the_same_frontier_where_every_answer_is_compared(beta
         loss = objective.soft_dpo_loss
         if road == "RLOO":
             stream = objective.sampled(table, sheet, updates=400, group=64, seed=0)
-            loss = objective.policy_loss
+            loss = agents.policy_loss
         fit(table, stream, loss, lr=lambda i: 0.4 * (1 - i / 400))
         assert objective.gap(table, sheet) < 0.003
 

@@ -5,11 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from labs import rejection_sampling
-from lib import kl, rejection, rewards, rounds
-from lib.instruct import sft_loss
+from lib import kl, rejection, rewards
 from lib.losses.policy_gradient import reinforce
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.sft import sft_loss
 from lib.worlds import exact, taste
 from lib.worlds.tasks import tasks
 from tools import notebooks
@@ -98,13 +98,13 @@ def test_imitating_the_best_of_two_climbs_the_win_rate_against_oneself(seed, see
 
 def test_on_samples_the_gradients_of_reinforce_and_of_imitation_agree():
     model, asked = tiny(), tasks("know", count=6, seed=0)
-    plan = rounds.Plan(group=4, max_tokens=5)
+    plan = rejection.RejectionConfig(group=4, max_tokens=5)
 
     def odd(asked, rollout):
         return (rollout.actions.masked_fill(~rollout.mask, 0).sum(1) % 2).double()
 
-    rollout, scores = rounds.harvest(model, odd, asked, seed=0, plan=plan)
-    shown = rounds.selected(rollout, rounds.every_passing(scores), group=4)
+    rollout, scores = rejection.sample_and_score(model, odd, asked, seed=0, plan=plan)
+    shown = rejection.selected(rollout, rejection.every_passing(scores), group=4)
     logps = token_logps(model(rollout.states), rollout.actions)
     paid = reinforce(logps, scores.flatten(), rollout.mask)[0] * len(rollout)
     imitated = sft_loss(model, shown)[0] * shown.mask.sum()
@@ -116,8 +116,8 @@ def test_on_samples_the_gradients_of_reinforce_and_of_imitation_agree():
 def test_scores_read_in_the_wrong_order_select_answers_that_were_not_meant():
     draw = torch.Generator().manual_seed(0)
     scores = (torch.rand(200, 16, generator=draw) < 0.2).double()  # (P, G)
-    pairs = rounds.every_passing(scores.flatten().reshape(16, 200).T)
-    assert pairs.shape == rounds.every_passing(scores).shape  # nothing looks wrong
+    pairs = rejection.every_passing(scores.flatten().reshape(16, 200).T)
+    assert pairs.shape == rejection.every_passing(scores).shape  # nothing looks wrong
     kept = scores[pairs[:, 0], pairs[:, 1]].mean()
     assert abs(kept - scores.mean()) < 0.05  # as many right ones as at random
 

@@ -5,11 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from labs.recipes import DEEPSEEK_R1, ITSELF
-from lib import instruct
+from lib import sft
 from lib.advantages import group_normalised
-from lib.lessons import silent
 from lib.recipes.deepseek_r1 import ABLATIONS, RECIPE, sums
 from lib.recipes.prompts import right_and_reasoned
+from lib.rollout import zero_variance
 from lib.worlds.tasks import Task, reasoning, tasks
 
 RECORD = DEEPSEEK_R1.read()
@@ -36,7 +36,7 @@ def smooth(stage):
 def paid(texts, request="What is 3 + 4 + 2?", answer="9"):
     """What Zero's reward says of these answers to one sum."""
     task = Task("sum", 2, request, answer)
-    written = [instruct.written([task], [text]) for text in texts]
+    written = [sft.written([task], [text]) for text in texts]
     return [right_and_reasoned([task], one).item() for one in written]
 
 
@@ -48,7 +48,7 @@ def test_the_share_of_groups_that_speak_is_that_of_enumeration(p):
     # every pattern of right and wrong among 4 answers, with its probability
     patterns = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 4)
     chance = (patterns * p + (1 - patterns) * (1 - p)).prod(1)
-    told = chance[~silent(patterns)].sum()
+    told = chance[~zero_variance(patterns)].sum()
     assert_close(told.item(), 1 - (1 - p) ** 4 - p**4, rtol=0, atol=1e-12)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from labs import evolution_of_scale
+from labs.published import LECTURE, RECIPES, facts, find
 from lib.models.transformer import Config, Transformer
 from lib.recipes import deepseek_r1, instructgpt, tulu3
-from lib.recipes.published import LECTURE, RECIPES, facts, find
 from tools import notebooks
 
 RECORD = evolution_of_scale.RECORD.read()

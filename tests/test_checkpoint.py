@@ -113,7 +113,12 @@ def test_a_refusal_says_which_file_and_why(path):
 
 def signed(payload):
     """A file that claims to be ours, with a matching sha256."""
-    return checkpoint.MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    return (
+        checkpoint.MAGIC
+        + hashlib.sha256(payload).hexdigest().encode()
+        + b"\n"
+        + payload
+    )
 
 
 def test_a_pickle_bomb_is_not_executed(path, tmp_path):
@@ -121,7 +126,10 @@ def test_a_pickle_bomb_is_not_executed(path, tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "boom",))
 
-    for make in (lambda b: torch.save({"x": Bomb()}, b), lambda b: pickle.dump(Bomb(), b, 2)):
+    for make in (
+        lambda b: torch.save({"x": Bomb()}, b),
+        lambda b: pickle.dump(Bomb(), b, 2),
+    ):
         buffer = io.BytesIO()
         make(buffer)
         path.write_bytes(signed(buffer.getvalue()))
@@ -173,8 +181,14 @@ def payload_of(state):
 
 def run(code, *args):
     """Run Python beside us, so that limits and kills hit it and not the tests."""
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"]
-    return subprocess.Popen([*command, *map(str, args)], stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}",
+    ]
+    return subprocess.Popen(
+        [*command, *map(str, args)], stderr=subprocess.PIPE, text=True
+    )
 
 
 LIMITED = """
@@ -192,7 +206,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_stub(path):
     child = run(LIMITED, path)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 1
-    assert re.search(rf"{path}: not written \(File too large\), needs 4\d,\d\d\d bytes", said)
+    assert re.search(
+        rf"{path}: not written \(File too large\), needs 4\d,\d\d\d bytes", said
+    )
     assert same(checkpoint.load(path), STATE)
     assert [p.name for p in path.parent.iterdir()] == ["pole.pt"]
 
@@ -235,7 +251,9 @@ def test_bytes_are_on_the_disk_before_the_name_moves(path, monkeypatch):
         fsync(handle)
 
     def watched_replace(source, target):
-        where = Path(source).parent == path.parent and Path(source).name[:9] == ".pole.pt."
+        where = (
+            Path(source).parent == path.parent and Path(source).name[:9] == ".pole.pt."
+        )
         seen.append(("replace", where, Path(target) == path))
         replace(source, target)
 

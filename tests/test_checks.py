@@ -8,7 +8,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from lib import checks
+from lib.show import checks
 
 ROOT = Path(__file__).parents[1]
 NAN, INF = float("nan"), float("inf")

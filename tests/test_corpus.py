@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from lib.base import ROW
+from lib.pretrain import ROW
 from lib.worlds import corpus, taste
 from lib.worlds.corpus import documents
 from lib.worlds.tasks import SKILLS, tasks, verify_reasoning

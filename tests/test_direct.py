@@ -8,10 +8,12 @@ import torch
 from test_paired import model, pairs
 from torch.testing import assert_close
 
-from lib import direct, paired
-from lib.base import warm_cosine
+from lib import direct, preference_data, train
+from lib import logps as logps_module
+from lib.logps import answer_logps
 from lib.losses import preference
 from lib.losses.preference import dpo, kto, orpo, simpo
+from lib.train import warm_cosine
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 ROWS = torch.tensor([2, 0])
@@ -38,12 +40,12 @@ def weights(policy):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_a_compared_course_gives_the_loss_policy_and_reference_of_its_rows(per_token):
     policy, start, (loss, seen) = model(1), model(0), spy()
-    course = direct.compared(pairs(), loss, start, per_token=per_token)
+    course = direct.with_reference(pairs(), loss, start, per_token=per_token)
     course.loss(policy, ROWS)
     assert course.count == 3
     for place, who in ((0, policy), (2, start)):
         for side, want in enumerate(
-            paired.pair_logps(who, pairs(), per_token=per_token)
+            preference_data.pair_logps(who, pairs(), per_token=per_token)
         ):
             close(seen[0][place + side], want[ROWS])
     assert seen[0][0].requires_grad and not seen[0][2].requires_grad
@@ -51,45 +53,47 @@ def test_a_compared_course_gives_the_loss_policy_and_reference_of_its_rows(per_t
 
 def test_an_uncompared_course_gives_means_per_token():
     policy, (loss, seen) = model(1), spy()
-    course = direct.uncompared(pairs(), loss, context=32)
+    course = direct.without_reference(pairs(), loss, context=32)
     course.loss(policy, ROWS)
     assert course.count == 3 and len(seen[0]) == 2
-    for got, want in zip(seen[0], paired.pair_logps(policy, pairs(), per_token=True)):
+    for got, want in zip(
+        seen[0], preference_data.pair_logps(policy, pairs(), per_token=True)
+    ):
         close(got, want[ROWS])
 
 
 def test_a_judged_course_scores_mismatched_answers_anew():
     policy, start, (loss, seen) = model(1), model(0), spy()
-    answers, good = paired.unpaired(pairs())
-    course = direct.judged(answers, good, start, loss)
+    answers, good = preference_data.unpaired(pairs())
+    course = direct.unpaired_objective(answers, good, start, loss)
     course.loss(policy, ROWS)
     logps, ref, desirable, kl = seen[0]
     assert course.count == 6
-    close(logps, paired.answer_logps(policy, answers)[ROWS])
-    close(ref, paired.answer_logps(start, answers)[ROWS].detach())
+    close(logps, answer_logps(policy, answers)[ROWS])
+    close(ref, answer_logps(start, answers)[ROWS].detach())
     assert desirable.tolist() == [True, True]
-    strangers = paired.mismatched(answers)
-    drift = paired.answer_logps(policy, strangers)
-    drift = (drift - paired.answer_logps(start, strangers))[ROWS]
+    strangers = preference_data.mismatched(answers)
+    drift = answer_logps(policy, strangers)
+    drift = (drift - answer_logps(start, strangers))[ROWS]
     close(kl, drift.mean().detach())
     assert not kl.requires_grad and not ref.requires_grad and logps.requires_grad
 
 
 def test_kto_is_what_a_judged_course_teaches_unless_told_otherwise():
-    answers, good = paired.unpaired(pairs())
-    found = direct.judged(answers, good, model()).loss(model(), ROWS)[0]
+    answers, good = preference_data.unpaired(pairs())
+    found = direct.unpaired_objective(answers, good, model()).loss(model(), ROWS)[0]
     assert found.item() == pytest.approx(0.5)  # at the reference r = z = 0
 
 
 def test_the_reference_is_asked_once_and_never_again(monkeypatch):
     start, asked = model(0), []
-    honest = paired.action_logps
+    honest = logps_module.action_logps
 
     def counted(who, *rest, **more):
         asked.append(who is start)
         return honest(who, *rest, **more)
 
-    monkeypatch.setattr(paired, "action_logps", counted)
+    monkeypatch.setattr(logps_module, "action_logps", counted)
     direct.align(start, pairs(), dpo, epochs=4, lr=1e-3, batch=2, seed=0)
     assert asked == [True] + 8 * [False]
 
@@ -120,15 +124,17 @@ def test_every_paired_loss_learns_to_tell_the_pairs_apart(name):
 
 @pytest.mark.parametrize("loss", [simpo, orpo])
 def test_so_do_those_without_a_reference(loss):
-    course = direct.uncompared(pairs(), loss, context=32)
-    _, history = direct.learn(model(), course, epochs=30, lr=3e-3, seed=0)
+    course = direct.without_reference(pairs(), loss, context=32)
+    _, history = direct.train(model(), course, epochs=30, lr=3e-3, seed=0)
     assert history["accuracy"][-1] == 1
     assert history["loss"][-1] < history["loss"][0]
 
 
 def test_so_does_kto_without_the_pairs():
-    course = direct.judged(*paired.unpaired(pairs()), model(), partial(kto, beta=0.5))
-    _, history = direct.learn(model(), course, epochs=60, lr=3e-3, seed=0)
+    course = direct.unpaired_objective(
+        *preference_data.unpaired(pairs()), model(), partial(kto, beta=0.5)
+    )
+    _, history = direct.train(model(), course, epochs=60, lr=3e-3, seed=0)
     assert history["margin"][-1] > 1
     assert history["loss"][-1] < 0.4 < history["loss"][0]
 
@@ -151,7 +157,7 @@ def test_per_token_is_handed_on():
 
 def test_the_rate_climbs_and_falls_and_the_order_is_the_seed_s(monkeypatch):
     rates, rows = [], []
-    honest = direct.fit
+    honest = train.fit
 
     def spied(policy, stream, loss, *, lr, **more):
         rates.append(lr)
@@ -224,35 +230,35 @@ def test_unsound_pairs_are_refused_before_anything_is_trained(refuses):
     with refuses(f"{said} each"):
         direct.align(model(), same, dpo, lr=1e-3, seed=0)
     with refuses(f"{said} each"):
-        direct.uncompared(same, simpo, context=32)
+        direct.without_reference(same, simpo, context=32)
 
 
 def test_a_pair_longer_than_the_context_is_refused():
     with pytest.raises(
         ValueError, match=r"pairs.chosen: got 2\d tokens to read in row"
     ):
-        direct.uncompared(pairs(), simpo, context=20)
+        direct.without_reference(pairs(), simpo, context=20)
 
 
 def test_answers_and_verdicts_come_in_the_same_number(refuses):
-    answers, good = paired.unpaired(pairs())
+    answers, good = preference_data.unpaired(pairs())
     with refuses("desirable: got shape (5,), wanted shape (6,)"):
-        direct.judged(answers, good[:5], model())
+        direct.unpaired_objective(answers, good[:5], model())
 
 
 def test_mismatched_answers_must_fit_as_well():
     answers, good = pairs().rejected, torch.tensor([True, False, False])
     longest = int((answers.ends.long().argmax(1) + 1).max())
-    strangers = paired.mismatched(answers)
+    strangers = preference_data.mismatched(answers)
     needed = int((strangers.ends.long().argmax(1) + 1).max())
     assert needed > longest
     start = model()
     start.config = replace(start.config, context=longest)
     with pytest.raises(ValueError, match=rf"mismatched answers: got {needed} tokens"):
-        direct.judged(answers, good, start)
+        direct.unpaired_objective(answers, good, start)
     start.config = replace(start.config, context=longest - 1)
     with pytest.raises(ValueError, match=rf"^answers: got {longest} tokens"):
-        direct.judged(answers, good, start)
+        direct.unpaired_objective(answers, good, start)
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch"])

@@ -3,9 +3,9 @@
 import pytest
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from lib import picture
 from lib.recipes import deepseek_r1, drawing, instructgpt
 from lib.recipes.engine import Result
+from lib.show import picture
 
 
 @pytest.fixture

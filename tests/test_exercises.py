@@ -21,7 +21,7 @@ import pytest
 import torch
 from nbformat import NotebookNode
 
-from lib import checks
+from lib.show import checks
 from tools import notebooks, student
 
 ANSWERS = notebooks.ROOT / "tests" / "wrong_answers"

@@ -13,7 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from lib import figures
+from lib.show import figures
 
 COLOURS = [
     figures.POLICY,
@@ -37,7 +37,7 @@ def shown(monkeypatch):
 
 def test_importing_changes_no_style_and_loads_no_pyplot():
     code = (
-        "import matplotlib as m, sys; before = m.rcParams.copy(); import lib.figures;"
+        "import matplotlib as m, sys; before = m.rcParams.copy(); import lib.show.figures;"
         "assert m.rcParams.copy() == before and 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])

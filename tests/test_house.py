@@ -487,7 +487,7 @@ def test_each_rule_for_the_whole_notices_a_broken_copy(rule, damage, copy):
 
 def test_a_changed_file_of_lib_makes_the_notebooks_that_import_it_stale(copy):
     books = [fresh(path, copy) for path in notebooks.everything(copy)]
-    add("\n# a comment\n", "lib/figures.py")(copy)  # the set-up cell imports it
+    add("\n# a comment\n", "lib/show/figures.py")(copy)  # the set-up cell imports it
     assert [notebooks.stale(book, copy) for book in books] == [["lib"]] * len(books)
 
 

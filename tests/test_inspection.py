@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lib import inspection
-from lib.comparisons import Comparisons
-from lib.instruct import written
-from lib.worlds.taste import Task
+from labs import inspection
+from lib.preference_data import PreferencePairs
+from lib.sft import written
+from lib.worlds.tasks import Task
 
 FOX = Task("talk", 1, "Tell me about the fox.", "")
 
@@ -91,7 +91,7 @@ def test_annotators_are_asked_again_with_a_favour_for_length(seeded):
     short = written([FOX] * n, ["The fox is red."] * n)
     long = written([FOX] * n, ["The fox was here today at night."] * n)
     gold = torch.ones(n).double()
-    pairs = Comparisons([FOX] * n, short, long, 5 * gold, -gold)
+    pairs = PreferencePairs([FOX] * n, short, long, 5 * gold, -gold)
     shares = []
     for favour in (0.0, 5.0, -5.0):
         again = inspection.asked_again(pairs, favour=favour, generator=seeded(3))

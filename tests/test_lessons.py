@@ -10,13 +10,19 @@ from torch.testing import assert_close
 
 from lib import evaluate
 from lib.algorithms import ALGORITHMS
-from lib.lessons import Knobs, Learner, lesson, loss_of, noted, silent, valued
+from lib.logps import action_logps
 from lib.losses.policy_gradient import clipped_value
 from lib.models.transformer import Config, Transformer
+from lib.on_policy import (
+    PolicyWithCritic,
+    RLConfig,
+    gae_advantages,
+    loss_of,
+    make_batch,
+)
 from lib.ops import token_logps
 from lib.reward_model import RewardModel
-from lib.rollout import Rollout
-from lib.shared import action_logps
+from lib.rollout import Rollout, rollout_metrics, zero_variance
 
 SIZES = Config(9, context=8, layers=1, width=16, heads=2, hidden=16)
 END, G = 2, 4
@@ -74,9 +80,9 @@ def learnt(name, *, rewards=REWARDS, reference=None, critic=None, **knobs):
     """The lesson of this algorithm on the eight answers."""
     policy = model()
     rollout = answered(*TEXTS, policy=policy)
-    learner = Learner(policy, critic)
-    knobs = Knobs(group=G, **knobs)
-    return lesson(learner, ALGORITHMS[name], rollout, rewards, reference, knobs)
+    learner = PolicyWithCritic(policy, critic)
+    knobs = RLConfig(group=G, **knobs)
+    return make_batch(learner, ALGORITHMS[name], rollout, rewards, reference, knobs)
 
 
 class Table(nn.Module):
@@ -128,7 +134,7 @@ def test_a_lesson_knows_how_long_an_answer_might_have_been():
 
 def test_silent_groups_are_those_of_equal_rewards():
     rewards = f64([1, 0, 0], [0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0])
-    assert silent(rewards).tolist() == [False, True, True, False]
+    assert zero_variance(rewards).tolist() == [False, True, True, False]
 
 
 def test_what_is_noted_by_hand():
@@ -136,7 +142,7 @@ def test_what_is_noted_by_hand():
     logps = rollout.logps.masked_fill(rollout.mask, -2.0)
     logps[0, 1] = -6  # one of 17 tokens
     dirty = replace(rollout, logps=logps.masked_fill(~rollout.mask, math.nan))
-    notes = noted(dirty, f64([1, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]))
+    notes = rollout_metrics(dirty, f64([1, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]))
     assert notes == pytest.approx(
         {
             "reward": 0.5,
@@ -196,11 +202,11 @@ def test_what_lies_behind_the_mask_reaches_no_credit(beta):
     policy, reference = model(), model(1)
     clean = answered(*TEXTS, policy=policy)
     dirty = replace(clean, logps=clean.logps.masked_fill(~clean.mask, math.nan))
-    knobs = Knobs(group=G, beta=beta)
+    knobs = RLConfig(group=G, beta=beta)
     for name in ("RLOO", "GRPO", "PPO"):
-        learner = Learner(policy, Table(*range(9)))
+        learner = PolicyWithCritic(policy, Table(*range(9)))
         got, want = (
-            lesson(learner, ALGORITHMS[name], rollout, REWARDS, reference, knobs)
+            make_batch(learner, ALGORITHMS[name], rollout, REWARDS, reference, knobs)
             for rollout in (dirty, clean)
         )
         assert torch.equal(got.advantages, want.advantages)
@@ -215,7 +221,7 @@ def test_gae_by_hand():
     rollout = answered(([1, 5], [3, 4, END]), ([1, 5], [8]))
     critic = Table(9, 9, 9, 0.25, 1, 0.5, 9, 9, 9)
     paid = f64([0, 0, 0, 1], [0, 0, 0, 0])
-    credit, values, returns = valued(critic, rollout, paid)
+    credit, values, returns = gae_advantages(critic, rollout, paid)
     last = 1 - 1.0  # nothing comes after the end
     middle = (0 + 1 - 0.25) + 0.95 * last
     first = (0 + 0.25 - 0.5) + 0.95 * middle
@@ -233,7 +239,7 @@ def test_gae_by_hand():
 
 def test_a_reward_on_the_way_counts_from_where_it_is_paid():
     rollout = answered(([1], [3, 4, END]), ([1], [END]))
-    _, _, returns = valued(Table(*[0] * 9), rollout, f64([1, -2, 4], [0, 0, 0]))
+    _, _, returns = gae_advantages(Table(*[0] * 9), rollout, f64([1, -2, 4], [0, 0, 0]))
     want = [1 + 0.95 * (-2 + 0.95 * 4), -2 + 0.95 * 4, 4]
     assert returns[0].tolist() == pytest.approx(want, abs=1e-12)
 
@@ -248,7 +254,7 @@ def test_ppo_is_paid_token_by_token_and_compared_with_a_critic():
     paid[rows, rollout.lengths] += (
         REWARDS.flatten()
     )  # prompts of two: ends at its length
-    want = valued(critic, rollout, paid)
+    want = gae_advantages(critic, rollout, paid)
     got = seen.advantages, seen.values, seen.returns
     for ours, theirs in zip(got, want, strict=True):
         assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
@@ -262,12 +268,12 @@ def test_ppo_is_paid_token_by_token_and_compared_with_a_critic():
 
 def test_a_learner_is_all_that_is_trained():
     policy, critic = model(), RewardModel(model())
-    alone, both = (Learner(policy, c) for c in (None, critic))
+    alone, both = (PolicyWithCritic(policy, c) for c in (None, critic))
     assert len([*alone.parameters()]) == len([*policy.parameters()])
     assert len([*both.parameters()]) == len(
         [*policy.parameters(), *critic.parameters()]
     )
-    assert alone.critic is None and Learner(policy).critic is None
+    assert alone.critic is None and PolicyWithCritic(policy).critic is None
 
 
 # ---------------------------------------------------------------- the loss
@@ -278,7 +284,7 @@ def test_the_loss_is_the_algorithms_on_the_answers_and_tells_what_was_noted(name
     critic = Table(*range(9)) if name == "PPO" else None
     seen = learnt(name, critic=critic)
     policy, critic = model(2), Table(*[0.5] * 9)
-    learner = Learner(policy, critic if name == "PPO" else None)
+    learner = PolicyWithCritic(policy, critic if name == "PPO" else None)
     loss, metrics = loss_of(ALGORITHMS[name])(learner, seen)
     logps = action_logps(policy, seen.rollout, group=4)
     want, told = ALGORITHMS[name].loss(logps, seen)
@@ -296,13 +302,13 @@ def test_the_loss_is_the_algorithms_on_the_answers_and_tells_what_was_noted(name
 def test_two_prompts_in_a_group_are_noticed(refuses):
     seen = replace(learnt("RLOO"), group=8)
     with refuses("rollout: got two prompts in a group, wanted 8 answers to each"):
-        loss_of(ALGORITHMS["RLOO"])(Learner(model()), seen)
+        loss_of(ALGORITHMS["RLOO"])(PolicyWithCritic(model()), seen)
 
 
 def test_policy_and_critic_learn_from_their_own_part_of_the_loss():
     said = [value / 10 for value in range(9)]
     seen = learnt("PPO", critic=Table(*said))
-    learner = Learner(model(2), Table(*[value + 0.1 for value in said]))
+    learner = PolicyWithCritic(model(2), Table(*[value + 0.1 for value in said]))
     loss, _ = loss_of(ALGORITHMS["PPO"])(learner, seen)
     loss.backward()
     logps = action_logps(learner.policy, seen.rollout, group=4)
@@ -320,7 +326,7 @@ def test_policy_and_critic_learn_from_their_own_part_of_the_loss():
 
 def test_the_kl_that_is_told_is_that_of_whole_answers_also_where_the_loss_has_its_own():
     seen = learnt("GRPO", reference=model(1), beta=0.3)
-    _, metrics = loss_of(ALGORITHMS["GRPO"])(Learner(model()), seen)
+    _, metrics = loss_of(ALGORITHMS["GRPO"])(PolicyWithCritic(model()), seen)
     assert metrics["kl"] == seen.notes["kl"]
 
 
@@ -328,7 +334,7 @@ def test_the_kl_that_is_told_is_that_of_whole_answers_also_where_the_loss_has_it
 
 
 def test_the_knobs_have_defaults_and_stay():
-    knobs = Knobs()
+    knobs = RLConfig()
     assert vars(knobs) == {"group": 8, "epochs": 1, "beta": 0.0, "max_tokens": 48}
     with pytest.raises(FrozenInstanceError):
         knobs.group = 2
@@ -345,17 +351,17 @@ def test_the_knobs_have_defaults_and_stay():
 )
 def test_knobs_without_sense_are_refused(name, value, wanted, refuses):
     with refuses(f"{name}: got {value}, wanted {wanted}"):
-        Knobs(**{name: value})
-    Knobs(group=2, epochs=1, max_tokens=1, beta=0)
+        RLConfig(**{name: value})
+    RLConfig(group=2, epochs=1, max_tokens=1, beta=0)
 
 
 def test_an_answer_without_a_token_is_refused(refuses):
     rollout = answered(([1, 5], [3, END]), ([1, 5], []))
-    learner = Learner(model(), Table(*range(9)))
+    learner = PolicyWithCritic(model(), Table(*range(9)))
     for name in ALGORITHMS:
         with refuses("mask: got no True in row 1, wanted a True in every row"):
-            lesson(
-                learner, ALGORITHMS[name], rollout, f64([1, 0]), None, Knobs(group=2)
+            make_batch(
+                learner, ALGORITHMS[name], rollout, f64([1, 0]), None, RLConfig(group=2)
             )
 
 

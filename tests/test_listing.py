@@ -2,7 +2,8 @@
 
 import pytest
 
-from lib import listing, ops
+from lib import ops
+from lib.show import listing
 
 
 def plain(x):  # (B,)

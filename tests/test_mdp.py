@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from lib.losses.policy_gradient import reinforce
 from lib.ops import token_logps
-from lib.sampling import play
 from lib.worlds import mdp as m
+from lib.worlds.environment import play
 
 close = partial(assert_close, rtol=0, atol=1e-12)  # value, dtype and shape
 
@@ -83,7 +83,11 @@ REFUSED = [
     ("reward", torch.zeros(3), "got shape (3,), wanted shape (S, A)"),
     ("reward", torch.zeros(0, 2), "got shape (0, 2), wanted shape (S, A)"),
     ("reward", torch.zeros(2, 3).long(), "got torch.int64, wanted {one}"),
-    ("reward", f64([0, 0, 0], [0, math.nan, 0]), "got nan at index (1, 1), wanted {fin}"),
+    (
+        "reward",
+        f64([0, 0, 0], [0, math.nan, 0]),
+        "got nan at index (1, 1), wanted {fin}",
+    ),
     ("transition", f64([1, 0], [0, 1]), "got shape (2, 2), wanted shape (2, 3, 2)"),
     ("transition", torch.full((2, 3, 2), 0.5), "got torch.float32, wanted {one}"),
     ("transition", LEAKY, "got probabilities that miss 1 by 0.25, wanted a sum of 1"),
@@ -107,9 +111,13 @@ def test_rounding_in_the_probabilities_is_no_error():
     reward = torch.zeros(3, 1)
     process = m.FiniteMDP(thirds.expand(3, 1, 3), reward, thirds, 0.5)
     assert m.policy_values(process, torch.ones(3, 1)).dtype == torch.float32
-    with pytest.raises(ValueError, match="^start: got probabilities that miss 1 by 0.001"):
+    with pytest.raises(
+        ValueError, match="^start: got probabilities that miss 1 by 0.001"
+    ):
         m.FiniteMDP(thirds.expand(3, 1, 3), reward, thirds + 0.001 / 3, 0.5)
-    with pytest.raises(ValueError, match="^start: got probabilities that miss 1 by 1e-07"):
+    with pytest.raises(
+        ValueError, match="^start: got probabilities that miss 1 by 1e-07"
+    ):
         m.FiniteMDP(**{**GOOD, "start": f64(0.5, 0.5 + 1e-7)})
     assert m.FiniteMDP(**{**GOOD, "start": f64(0.5, 0.5 + 1e-9)}).gamma == 0.9
 
@@ -154,7 +162,8 @@ def test_policy_values_carry_the_gradient_of_the_policy():
     slope = (policy.grad * direction).sum()
     with torch.no_grad():
         ahead, behind = (
-            m.policy_values(process, policy + h * direction).sum() for h in (1e-6, -1e-6)
+            m.policy_values(process, policy + h * direction).sum()
+            for h in (1e-6, -1e-6)
         )
     assert slope.item() == pytest.approx(((ahead - behind) / 2e-6).item(), rel=1e-6)
 
@@ -228,7 +237,9 @@ def test_value_iteration_equals_the_best_of_all_deterministic_policies(seed, gam
         for choice in itertools.product(range(3), repeat=3)
     ]
     close(values, torch.stack(every).max(0).values, atol=1e-10)
-    want = process.reward + gamma * torch.einsum("sat,t->sa", process.transition, values)
+    want = process.reward + gamma * torch.einsum(
+        "sat,t->sa", process.transition, values
+    )
     close(backup, want, atol=1e-10)
 
 
@@ -254,7 +265,9 @@ def test_value_iteration_ends_where_rounding_makes_equal_actions_differ(seed):
     assert_close(values, uniform, rtol=1e-5, atol=0)
 
 
-def test_without_discount_there_is_no_fixed_point_and_the_finite_horizon_is_named(refuses):
+def test_without_discount_there_is_no_fixed_point_and_the_finite_horizon_is_named(
+    refuses,
+):
     process = stay_or_go(1)
     wanted = "wanted gamma < 1, or a finite horizon: expected_return, optimal_return"
     with refuses(f"gamma: got 1, {wanted}"):
@@ -308,9 +321,13 @@ def test_trajectory_logp_on_a_hand_worked_trajectory():
     )
     policy = f64([0.4, 0.6], [0.7, 0.3])
     # 0.75 · [0.7 · 0.2] · [0.6 · 0.9]
-    got = m.trajectory_logp(process, policy, torch.tensor([1, 0, 1]), torch.tensor([0, 1]))
+    got = m.trajectory_logp(
+        process, policy, torch.tensor([1, 0, 1]), torch.tensor([0, 1])
+    )
     assert got.shape == () and got.dtype == torch.float64
-    assert got.item() == pytest.approx(math.log(0.75 * 0.7 * 0.2 * 0.6 * 0.9), abs=1e-12)
+    assert got.item() == pytest.approx(
+        math.log(0.75 * 0.7 * 0.2 * 0.6 * 0.9), abs=1e-12
+    )
     impossible = m.trajectory_logp(
         process, policy, torch.tensor([1, 1]), torch.tensor([1])
     )  # p(1 | 1, 1) = 0
@@ -425,7 +442,9 @@ def test_small_integer_types_index_like_large_ones():
     [
         m.policy_values,
         partial(m.expected_return, horizon=2),
-        partial(m.trajectory_logp, states=torch.tensor([0, 0]), actions=torch.tensor([0])),
+        partial(
+            m.trajectory_logp, states=torch.tensor([0, 0]), actions=torch.tensor([0])
+        ),
     ],
 )
 def test_a_policy_is_a_table_of_probabilities(function, refuses):
@@ -476,8 +495,12 @@ def test_sampled_frequencies_agree_with_the_trajectory_distribution(seeded):
     states, actions = every_trajectory(process, 2)
     p = m.trajectory_logp(process, policy, states, actions).exp()
     path = torch.cat((seen.states, seen.last_states[:, None]), 1)
-    code = (path * torch.tensor([16, 8, 4])).sum(-1) + seen.actions @ torch.tensor([2, 1])
-    wanted = (states * torch.tensor([16, 8, 4])).sum(-1) + actions @ torch.tensor([2, 1])
+    code = (path * torch.tensor([16, 8, 4])).sum(-1) + seen.actions @ torch.tensor(
+        [2, 1]
+    )
+    wanted = (states * torch.tensor([16, 8, 4])).sum(-1) + actions @ torch.tensor(
+        [2, 1]
+    )
     counts = torch.bincount(code, minlength=32)[wanted] / n
     assert ((counts - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt()).all()
     assert (counts[p == 0] == 0).all() and (p == 0).any()

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from lib import minimal_pairs
-from lib.instruct import written
+from labs import minimal_pairs
 from lib.models.transformer import Config, Transformer
-from lib.worlds.taste import Task, gold
+from lib.sft import written
+from lib.worlds.tasks import Task
+from lib.worlds.taste import gold
 from lib.worlds.village import ANIMALS, TOKENIZER, animal_in
 
 

@@ -140,7 +140,9 @@ def test_units_divide_the_inputs_before_anything_else(seeded, refuses):
     assert torch.equal(scaled(x), plain(by_hand))
     assert torch.equal(plain(x), MLP(2, 5, 3, generator=seeded(1), units=[1, 1])(x))
     assert scaled.units.dtype == torch.float64
-    assert "units" in scaled.state_dict() and "units" not in dict(scaled.named_parameters())
+    assert "units" in scaled.state_dict() and "units" not in dict(
+        scaled.named_parameters()
+    )
     with refuses("units: got 1 numbers, wanted 2, one an input"):
         MLP(2, 3, generator=seeded(), units=(1.0,))
     with refuses("units: got 0, wanted a number above 0"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import objective
-from lib.agents import policy_loss
+from labs import objective
+from labs.agents import policy_loss
 from lib.kl import AdaptiveKL, exact_kl
 from lib.losses.preference import dpo
 from lib.train import fit

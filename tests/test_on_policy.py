@@ -8,18 +8,28 @@ from torch.testing import assert_close
 
 from lib import evaluate
 from lib.algorithms import ALGORITHMS
-from lib.comparisons import together
-from lib.lessons import Knobs, Learner, lesson, loss_of
 from lib.models.transformer import Config, Transformer
-from lib.on_policy import ELSEWHERE, TRIES, answered, drills, lessons, train
+from lib.on_policy import (
+    ELSEWHERE,
+    TRIES,
+    PolicyWithCritic,
+    RLConfig,
+    collect,
+    loss_of,
+    make_batch,
+    task_stream,
+    train,
+    training_batches,
+)
 from lib.reward_model import RewardModel
 from lib.rewards import verified
+from lib.rollout import concat
 from lib.train import fit
 from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
 
 VOCABULARY = len(TOKENIZER)
-FEW = Knobs(group=4, max_tokens=3)
+FEW = RLConfig(group=4, max_tokens=3)
 
 
 def model(seed=0, *, layers=1, dtype=torch.float64):
@@ -50,18 +60,18 @@ def the_same_weights(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-ASK = drills("reverse", count=2, seed=0, levels=[1])
+ASK = task_stream("reverse", count=2, seed=0, levels=[1])
 
 
 # ---------------------------------------------------------------- tasks
 
 
 def test_drills_are_training_tasks_of_one_skill_new_ones_for_each_update():
-    ask = drills("sum", count=3, seed=4, levels=[2])
+    ask = task_stream("sum", count=3, seed=4, levels=[2])
     assert ask(7) == tasks("sum", count=3, seed=50_007, levels=[2])
     assert ask(7) == ask(7) and ask(7) != ask(8)
-    assert drills("sum", count=3, seed=5, levels=[2])(7) != ask(7)
-    every = drills("reverse", count=40, seed=0)(0)
+    assert task_stream("sum", count=3, seed=5, levels=[2])(7) != ask(7)
+    every = task_stream("reverse", count=40, seed=0)(0)
     assert {task.level for task in every} == {1, 2, 3} and len(every) == 40
     assert every == tasks("reverse", count=40, seed=10_000)
 
@@ -71,7 +81,7 @@ def test_drills_are_training_tasks_of_one_skill_new_ones_for_each_update():
 
 def asked_and_judged(reward, ask, knobs=FEW, *, resample, seed=0, update=5):
     draw = torch.Generator().manual_seed(seed)
-    return answered(model(), reward, ask, update, draw, knobs, resample)
+    return collect(model(), reward, ask, update, draw, knobs, resample)
 
 
 def test_answers_are_sampled_and_judged_side_by_side(seeded):
@@ -80,7 +90,7 @@ def test_answers_are_sampled_and_judged_side_by_side(seeded):
     assert same(rollout, want) and rewards.shape == (2, 4)
     assert torch.equal(rewards.flatten(), low(None, want))
     draw = torch.Generator().manual_seed(0)
-    plainly = answered(model(), low, ASK, 5, draw, FEW)  # no dynamic sampling
+    plainly = collect(model(), low, ASK, 5, draw, FEW)  # no dynamic sampling
     assert same(rollout, plainly[0])
 
 
@@ -119,7 +129,7 @@ def test_dynamic_sampling_keeps_only_groups_that_tell(seeded):
             evaluate.ask(model(), asked, generator=draw, group=4, max_tokens=3)
         )
     rows = torch.tensor([4, 5, 6, 7, 16, 17, 18, 19])
-    want = together(*all_of_them).rows(rows)
+    want = concat(*all_of_them).rows(rows)
     assert len(rollout) == 8
     assert torch.equal(rollout.actions[rollout.mask], want.actions[want.mask])
     assert torch.equal(rollout.logps[rollout.mask], want.logps[want.mask])
@@ -145,8 +155,8 @@ def test_where_no_group_tells_the_last_try_is_returned_and_teaches_nothing():
     judge = Judge(*[False] * 8)
     rollout, rewards = asked_and_judged(judge, judge.ask, resample=True)
     assert rewards.tolist() == [[7] * 4, [8] * 4]
-    learner = Learner(model())
-    seen = lesson(learner, ALGORITHMS["DAPO"], rollout, rewards, None, FEW)
+    learner = PolicyWithCritic(model())
+    seen = make_batch(learner, ALGORITHMS["DAPO"], rollout, rewards, None, FEW)
     loss, metrics = loss_of(ALGORITHMS["DAPO"])(learner, seen)
     loss.backward()
     assert metrics["silent"] == 1 and loss == 0
@@ -163,9 +173,9 @@ def test_without_dynamic_sampling_silent_groups_stay():
 
 
 def stream(name="RLOO", *, seed=0, updates=4, start=0, reward=low, ask=ASK, **knobs):
-    learner = Learner(model(), RewardModel(model()) if name == "PPO" else None)
-    knobs = Knobs(**{"group": 4, "max_tokens": 3} | knobs)
-    made = lessons(
+    learner = PolicyWithCritic(model(), RewardModel(model()) if name == "PPO" else None)
+    knobs = RLConfig(**{"group": 4, "max_tokens": 3} | knobs)
+    made = training_batches(
         learner, ALGORITHMS[name], reward, ask, seed=seed, updates=updates, knobs=knobs
     )
     return list(made(start))
@@ -177,12 +187,12 @@ def test_an_updates_luck_is_its_seeds_and_its_numbers():
     later = stream(updates=3, start=2)
     assert len(later) == 1 and same(first[2].rollout, later[0].rollout)
     draw = torch.Generator().manual_seed(1_000_003 * 1 + 2)
-    want, rewards = answered(model(), low, ASK, 2, draw, FEW)
+    want, rewards = collect(model(), low, ASK, 2, draw, FEW)
     assert same(first[2].rollout, want)
     assert first[2].notes["reward"] == rewards.mean()
     other = stream(updates=3, seed=1)
     draw = torch.Generator().manual_seed(1_000_003 * 2)
-    assert same(other[0].rollout, answered(model(), low, ASK, 0, draw, FEW)[0])
+    assert same(other[0].rollout, collect(model(), low, ASK, 0, draw, FEW)[0])
     assert not torch.equal(other[0].rollout.actions, first[0].rollout.actions)
 
 
@@ -234,7 +244,7 @@ def test_what_cannot_be_taught_is_refused(refuses):
 
 
 def trained(name="RLOO", *, updates=4, seed=0, start=None, reward=low, **more):
-    knobs = Knobs(
+    knobs = RLConfig(
         **{"group": 4, "max_tokens": 3}
         | {k: more.pop(k) for k in ("epochs", "beta") if k in more}
     )
@@ -254,8 +264,8 @@ def trained(name="RLOO", *, updates=4, seed=0, start=None, reward=low, **more):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_raises_the_reward_of_a_tiny_policy(name):
     reward = first_is_low
-    ask = drills("reverse", count=4, seed=3)
-    knobs = Knobs(group=8, max_tokens=1)
+    ask = task_stream("reverse", count=4, seed=3)
+    knobs = RLConfig(group=8, max_tokens=1)
     start = model()
     after, history = train(
         start, ALGORITHMS[name], reward, ask, seed=3, updates=25, lr=0.02, knobs=knobs
@@ -282,9 +292,9 @@ def test_the_model_itself_is_left_as_it_is():
 
 def test_training_is_fit_on_the_lessons():
     after, history = trained(updates=3)
-    learner = Learner(model())
-    knobs = Knobs(group=4, max_tokens=3)
-    made = lessons(
+    learner = PolicyWithCritic(model())
+    knobs = RLConfig(group=4, max_tokens=3)
+    made = training_batches(
         learner, ALGORITHMS["RLOO"], low, ASK, seed=0, updates=3, knobs=knobs
     )
     want = fit(learner, made(0), loss_of(ALGORITHMS["RLOO"]), lr=0.01)

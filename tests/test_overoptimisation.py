@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib import overoptimisation as over
-from lib import proxies
-from lib.worlds import answers
+from labs import overoptimisation as over
+from labs import proxies, toy_answers
+from lib import evaluate
 
 # ---------------------------------------------------------------- best of n
 
@@ -29,7 +29,7 @@ def by_hand(proxy: Tensor, values: Tensor, n: int) -> float:
 def test_best_of_n_is_the_mean_over_every_subset(seeded):
     draw = seeded(5)
     proxy, values = torch.randn(2, 9, dtype=torch.float64, generator=draw)
-    got = over.best_of(proxy, values, range(1, 10))
+    got = evaluate.best_of(proxy, values, range(1, 10))
     want = [by_hand(proxy, values, n) for n in range(1, 10)]
     torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64))
     assert got[0].item() == pytest.approx(values.mean().item())
@@ -39,34 +39,34 @@ def test_best_of_n_is_the_mean_over_every_subset(seeded):
 def test_three_answers_by_hand():
     """Of the three pairs the best has twice the third answer, once the second."""
     proxy, values = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 60.0])
-    got = over.best_of(proxy, values, [1, 2, 3])
+    got = evaluate.best_of(proxy, values, [1, 2, 3])
     assert got.tolist() == pytest.approx([30, (20 + 2 * 60) / 3, 60])
 
 
 def test_answers_that_tie_share_alike():
     proxy = torch.tensor([1.0, 2, 2, 2, 0], dtype=torch.float64)
     values = torch.tensor([5.0, 1, 2, 6, 9], dtype=torch.float64)
-    got = over.best_of(proxy, values, [2, 3, 5])
+    got = evaluate.best_of(proxy, values, [2, 3, 5])
     order = torch.tensor([3, 0, 4, 2, 1])
     assert got[-1].item() == pytest.approx(3)  # the mean of 1, 2 and 6
-    assert torch.equal(over.best_of(proxy[order], values[order], [2, 3, 5]), got)
+    assert torch.equal(evaluate.best_of(proxy[order], values[order], [2, 3, 5]), got)
     want = [by_hand(proxy, values, n) for n in (2, 3, 5)]
     assert got.tolist() == pytest.approx(want)
 
 
 def test_leading_axes_are_blocks_of_their_own(seeded):
     proxy, values = torch.randn(2, 2, 3, 8, dtype=torch.float64, generator=seeded(1))
-    got = over.best_of(proxy, values, [1, 4, 8])
+    got = evaluate.best_of(proxy, values, [1, 4, 8])
     assert got.shape == (2, 3, 3)
     torch.testing.assert_close(
-        got[1, 2], over.best_of(proxy[1, 2], values[1, 2], [1, 4, 8])
+        got[1, 2], evaluate.best_of(proxy[1, 2], values[1, 2], [1, 4, 8])
     )
 
 
 def test_it_agrees_with_drawing_afresh_and_does_not_overflow(seeded):
     draw = seeded(2)
     proxy = torch.randn(4096, dtype=torch.float64, generator=draw)
-    got = over.best_of(proxy, proxy, [64, 4096])
+    got = evaluate.best_of(proxy, proxy, [64, 4096])
     fresh = torch.randn(20_000, 64, dtype=torch.float64, generator=draw).amax(1).mean()
     assert got[0].item() == pytest.approx(fresh.item(), abs=0.05)
     assert got[1] == proxy.max()
@@ -79,10 +79,10 @@ def test_curves_come_in_blocks_with_the_proxy_in_its_own_sigma():
         score, sizes, seed=3, gold=gold, count=4096, blocks=8
     )
     assert proxy.shape == truth.shape == (8, 3)
-    drawn = answers.draw(4096, generator=torch.Generator().manual_seed(3))[:, 0]
+    drawn = toy_answers.draw(4096, generator=torch.Generator().manual_seed(3))[:, 0]
     own = (drawn - drawn.mean()) / drawn.std()
     torch.testing.assert_close(
-        proxy, over.best_of(own.reshape(8, -1), own.reshape(8, -1), sizes)
+        proxy, evaluate.best_of(own.reshape(8, -1), own.reshape(8, -1), sizes)
     )
     torch.testing.assert_close(proxy * drawn.std() + drawn.mean(), truth)
     assert abs(proxy[:, 0].mean()) < 1e-12
@@ -213,15 +213,15 @@ def test_what_is_no_curve_is_refused(refuses):
     with refuses("blocks: got shape (3,), wanted (R, n) with R ≥ 2"):
         over.turnover(ones)
     with refuses("sizes: got 4, wanted at most the 3 answers there are"):
-        over.best_of(ones, ones, [1, 4])
+        evaluate.best_of(ones, ones, [1, 4])
     with refuses("sizes: got 0, wanted an int of at least 1"):
-        over.best_of(ones, ones, [0])
+        evaluate.best_of(ones, ones, [0])
     with refuses("proxy: got nan at index (0,), wanted finite numbers"):
-        over.best_of(ones * torch.nan, ones, [1])
+        evaluate.best_of(ones * torch.nan, ones, [1])
     with refuses("values: got inf at index (0,), wanted finite numbers"):
-        over.best_of(ones, ones * torch.inf, [1])
+        evaluate.best_of(ones, ones * torch.inf, [1])
     with refuses("values: got shape (2,), wanted shape (3,)"):
-        over.best_of(ones, ones[:2], [1])
+        evaluate.best_of(ones, ones[:2], [1])
 
 
 def test_writer_loss_is_reinforce_on_one_step():
@@ -237,7 +237,7 @@ def test_the_linear_proxy_turns_over_and_one_that_can_bend_does_not(seeded):
     sizes = [1, 16, 4096]
     stiff, bends = proxies.Proxy(), proxies.Proxy(proxies.squares)
     for proxy in (stiff, bends):
-        proxies.learn(proxy, proxies.compare(500, generator=seeded(0)))
+        proxies.fit_proxy(proxy, proxies.compare(500, generator=seeded(0)))
     _, down = over.best_of_curves(stiff, sizes, seed=1)
     _, up = over.best_of_curves(bends, sizes, seed=1)
     peak, errors = over.turnover(down)
@@ -283,8 +283,8 @@ def test_what_is_measured_carries_no_gradient_and_a_fit_cannot_be_changed(seeded
         score.weight += 1
     curves = over.best_of_curves(score, [1, 4], seed=0, count=64, blocks=4)
     assert not any(curve.requires_grad for curve in curves)
-    likes = score(answers.draw(8, generator=seeded(0)))
-    assert not over.best_of(likes, likes, [2]).requires_grad
+    likes = score(toy_answers.draw(8, generator=seeded(0)))
+    assert not evaluate.best_of(likes, likes, [2]).requires_grad
     assert not over.climb(score, seed=0, updates=2).requires_grad
     assert over.climb.__kwdefaults__["batch"] == 256
     assert signature(over.best_of_curves).parameters["count"].default == 2**18

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib.instruct import demonstrations, sft_loss, written
+from labs.packing import Packed, pack, packed_logits, packed_loss, used
 from lib.models.transformer import Config, Transformer
-from lib.packing import Packed, pack, packed_logits, packed_loss, used
 from lib.rollout import Rollout
+from lib.sft import demonstrations, sft_loss, written
 
 TINY = Config(vocabulary=307, context=64, layers=2, width=16, heads=2, hidden=16)
 

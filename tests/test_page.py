@@ -92,7 +92,9 @@ def test_a_written_solution_says_which_exercise_it_solves():
 def test_folds_and_lists_lose_the_wrong_names_and_roles():
     body = '<summary aria-label="Toggle hidden content"><div role="doc-biblioentry">'
     assert access.mend_body(body) == '<summary><div role="listitem">'
-    frame = '<button class="btn search-button-field x" title="Search" aria-label="Search">'
+    frame = (
+        '<button class="btn search-button-field x" title="Search" aria-label="Search">'
+    )
     assert "aria-label" not in access.mend_frame(frame)
 
 
@@ -131,7 +133,10 @@ def test_tags_are_escaped_and_empty_ones_left_out():
 def test_the_sitemap_names_every_page_under_the_books_address():
     text = head.sitemap("https://a.github.io/b/", ["book/intro.html", "x.html"])
     found = [e.text for e in ET.fromstring(text).iter() if e.tag.endswith("loc")]
-    assert found == ["https://a.github.io/b/book/intro.html", "https://a.github.io/b/x.html"]
+    assert found == [
+        "https://a.github.io/b/book/intro.html",
+        "https://a.github.io/b/x.html",
+    ]
 
 
 # ------------------------------------------------------------------ one document
@@ -159,7 +164,12 @@ def site(tmp_path):
 def test_links_lead_inside_the_joined_document(site):
     text = pdf.article(site, "a", {"a", "notebooks/b"}, "https://book/")
     links = [link["href"] for link in text.find_all("a")]
-    assert links == ["#notebooks-b--s", "#a--s", "https://book/other.zip", "https://x.org"]
+    assert links == [
+        "#notebooks-b--s",
+        "#a--s",
+        "https://book/other.zip",
+        "https://x.org",
+    ]
     assert text.section["id"] == "a--s" and text["id"] == "a"
     assert text.img["src"] == (site / "i.svg").resolve().as_uri()
     assert text.script is None
@@ -214,6 +224,7 @@ def test_printed_code_wraps_and_the_script_reckons_with_the_printed_size():
     style = (STATIC / "print.css").read_text(encoding="utf-8")
     script = (STATIC / "page.js").read_text(encoding="utf-8")
     assert "white-space: pre-wrap" in style
-    assert re.search(r"html \{\s*font-size: (\d+)px", style)[1] == re.search(
-        r"PRINTED = (\d+);", script
-    )[1]
+    assert (
+        re.search(r"html \{\s*font-size: (\d+)px", style)[1]
+        == re.search(r"PRINTED = (\d+);", script)[1]
+    )

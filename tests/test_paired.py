@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import paired
-from lib.comparisons import Comparisons
-from lib.instruct import written
+from lib import logps as logps_module
+from lib import preference_data
+from lib.logps import answer_logps
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.preference_data import PreferencePairs
+from lib.sft import written
 from lib.worlds.tasks import Task
 from lib.worlds.village import TOKENIZER
 
@@ -41,7 +43,7 @@ def model(seed=0):
 def pairs(good=GOOD, bad=BAD, **finished):
     gold = torch.zeros(len(ASKED), dtype=torch.float64)
     texts = written(ASKED, good, **finished), written(ASKED, bad, **finished)
-    return Comparisons(ASKED, *texts, gold, gold)
+    return PreferencePairs(ASKED, *texts, gold, gold)
 
 
 def slow(policy, answers):
@@ -61,16 +63,17 @@ def cut(answers, most):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pair_s_numbers_are_those_of_its_answers_read_alone(seed):
     policy, both = model(seed), pairs()
-    chosen, rejected = paired.pair_logps(policy, both)
+    chosen, rejected = preference_data.pair_logps(policy, both)
     close(chosen, slow(policy, both.chosen))
     close(rejected, slow(policy, both.rejected))
-    close(paired.answer_logps(policy, both.chosen), chosen)
+    close(answer_logps(policy, both.chosen), chosen)
 
 
 def test_per_token_is_the_sum_over_the_answer_s_length_its_end_included():
     policy, both = model(), pairs()
     total, mean = (
-        paired.pair_logps(policy, both, per_token=each) for each in (False, True)
+        preference_data.pair_logps(policy, both, per_token=each)
+        for each in (False, True)
     )
     for side, sums, means in zip((both.chosen, both.rejected), total, mean):
         close(means * side.lengths, sums)
@@ -80,11 +83,16 @@ def test_per_token_is_the_sum_over_the_answer_s_length_its_end_included():
 def test_frozen_numbers_are_the_same_without_gradient_for_more_pairs_than_a_part():
     policy, both = model(), pairs()
     many = both.rows(torch.arange(150) % 3)
-    found = paired.frozen_logps(policy, many)
+    found = preference_data.frozen_logps(policy, many)
     assert found.shape == (2, 150) and not found.requires_grad
-    close(found[:, 147:], torch.stack(paired.pair_logps(policy, both)).detach())
-    means = paired.frozen_logps(policy, both, per_token=True)
-    close(means, torch.stack(paired.pair_logps(policy, both, per_token=True)).detach())
+    close(
+        found[:, 147:], torch.stack(preference_data.pair_logps(policy, both)).detach()
+    )
+    means = preference_data.frozen_logps(policy, both, per_token=True)
+    close(
+        means,
+        torch.stack(preference_data.pair_logps(policy, both, per_token=True)).detach(),
+    )
 
 
 def test_the_gradient_is_that_of_the_answers_read_alone():
@@ -94,7 +102,7 @@ def test_the_gradient_is_that_of_the_answers_read_alone():
         weighted = (logps * torch.tensor([1.0, -2.0, 0.5])).sum()
         return torch.autograd.grad(weighted, list(policy.parameters()))
 
-    fast = slope(paired.pair_logps(policy, both)[1])
+    fast = slope(preference_data.pair_logps(policy, both)[1])
     for one, other in zip(fast, slope(slow(policy, both.rejected))):
         close(one, other, atol=1e-10)
 
@@ -104,7 +112,7 @@ def test_the_gradient_is_that_of_the_answers_read_alone():
 
 def test_unpaired_answers_are_all_of_them_the_chosen_first():
     both = pairs()
-    answers, good = paired.unpaired(both)
+    answers, good = preference_data.unpaired(both)
     assert good.tolist() == [True] * 3 + [False] * 3
     want = torch.cat((slow(model(), both.chosen), slow(model(), both.rejected)))
     close(slow(model(), answers), want)
@@ -120,7 +128,7 @@ def said(answers):
 
 def test_a_mismatched_row_has_its_own_prompt_and_the_answer_of_the_row_before():
     answers = pairs().chosen
-    strangers = paired.mismatched(answers)
+    strangers = preference_data.mismatched(answers)
     own, others = said(answers), said(strangers)
     assert [prompt for prompt, _ in others] == [prompt for prompt, _ in own]
     assert [text for _, text in others] == [own[i - 1][1] for i in range(3)]
@@ -129,7 +137,7 @@ def test_a_mismatched_row_has_its_own_prompt_and_the_answer_of_the_row_before():
 
 
 def test_a_mismatched_row_is_written_like_any_other():
-    strangers = paired.mismatched(pairs().chosen)
+    strangers = preference_data.mismatched(pairs().chosen)
     same = written(ASKED, [GOOD[2], GOOD[0], GOOD[1]])
     for name in ("states", "actions", "mask", "last_states", "terminated"):
         got, want = getattr(strangers, name), getattr(same, name)
@@ -140,25 +148,30 @@ def test_a_mismatched_row_is_written_like_any_other():
 
 def test_a_mismatched_answer_that_was_cut_off_still_is():
     answers = written(ASKED, GOOD, finished=[False, True, True])
-    assert paired.mismatched(answers).terminated.tolist() == [True, False, True]
+    assert preference_data.mismatched(answers).terminated.tolist() == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_what_stands_behind_an_answer_reaches_no_mismatched_row():
     answers = pairs().chosen
     garbage = torch.where(answers.mask.flip(1).cummax(1).values.flip(1), 0, 7)
     dirty = replace(answers, actions=answers.actions + garbage)
-    clean, found = paired.mismatched(answers), paired.mismatched(dirty)
+    clean, found = (
+        preference_data.mismatched(answers),
+        preference_data.mismatched(dirty),
+    )
     assert torch.equal(clean.states, found.states)
     assert torch.equal(clean.actions, found.actions)
 
 
 def test_rolling_first_and_averaging_then_is_no_mismatch():
     policy, start, answers = model(1), model(0), pairs().chosen
-    ratio = paired.answer_logps(policy, answers) - paired.answer_logps(start, answers)
-    strangers = paired.mismatched(answers)
-    drift = paired.answer_logps(policy, strangers) - paired.answer_logps(
-        start, strangers
-    )
+    ratio = answer_logps(policy, answers) - answer_logps(start, answers)
+    strangers = preference_data.mismatched(answers)
+    drift = answer_logps(policy, strangers) - answer_logps(start, strangers)
     close(ratio.roll(1).mean(), ratio.mean())
     assert (drift.mean() - ratio.mean()).abs() > 0.1
 
@@ -169,7 +182,7 @@ def test_rolling_first_and_averaging_then_is_no_mismatch():
 def test_sound_pairs_are_let_through():
     both = pairs()
     longest = max(part.states.shape[1] for part in (both.chosen, both.rejected))
-    assert paired.checked(both, longest) is None
+    assert preference_data.check_pairs(both, longest) is None
 
 
 def test_equal_answers_are_refused(refuses):
@@ -177,17 +190,17 @@ def test_equal_answers_are_refused(refuses):
     with refuses(
         "pairs: got twice the same answer in pair 1, wanted two different answers in each"
     ):
-        paired.checked(both, 32)
+        preference_data.check_pairs(both, 32)
 
 
 def test_answers_that_a_cut_made_equal_are_refused(refuses):
     both = pairs(bad=("The fox is green.", *BAD[1:]))
     short = replace(both, chosen=cut(both.chosen, 3), rejected=cut(both.rejected, 3))
-    paired.checked(both, 32)
+    preference_data.check_pairs(both, 32)
     with refuses(
         "pairs: got twice the same answer in pair 0, wanted two different answers in each"
     ):
-        paired.checked(short, 32)
+        preference_data.check_pairs(short, 32)
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
@@ -197,7 +210,7 @@ def test_an_answer_without_a_token_is_refused(side, refuses):
     mask[2] = False
     broken = replace(both, **{side: replace(getattr(both, side), mask=mask)})
     with refuses(f"pairs.{side}: got no token in answer 2, wanted at least one"):
-        paired.checked(broken, 32)
+        preference_data.check_pairs(broken, 32)
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
@@ -212,22 +225,22 @@ def test_an_answer_that_does_not_fit_the_context_is_refused_and_not_cut(side, re
     most = int(lengths.max())
     got = f"pairs.{side}: got {most} tokens to read in row {row}"
     with refuses(f"{got}, wanted at most {most - 1}, the model's context"):
-        paired.checked(both, most - 1)
+        preference_data.check_pairs(both, most - 1)
 
 
 def test_a_context_is_a_number_of_tokens(refuses):
     with refuses("context: got 0, wanted an int of at least 1"):
-        paired.checked(pairs(), 0)
+        preference_data.check_pairs(pairs(), 0)
 
 
 def test_rows_that_share_a_prompt_are_handed_on_as_a_group(monkeypatch):
-    seen, honest = [], paired.action_logps
+    seen, honest = [], logps_module.action_logps
 
     def spied(policy, answers, *, group):
         seen.append(group)
         return honest(policy, answers, group=group)
 
-    monkeypatch.setattr(paired, "action_logps", spied)
-    paired.pair_logps(model(), pairs())
-    paired.answer_logps(model(), pairs().chosen)
+    monkeypatch.setattr(logps_module, "action_logps", spied)
+    preference_data.pair_logps(model(), pairs())
+    answer_logps(model(), pairs().chosen)
     assert seen == [2, 1]

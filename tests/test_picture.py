@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lib import figures, picture
+from lib.show import figures, picture
 
 ROOT = Path(__file__).parents[1]
 X = np.linspace(0.0, 1.0, 30)

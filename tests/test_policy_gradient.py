@@ -173,7 +173,9 @@ def test_a_huge_log_ratio_gives_a_finite_loss_and_gradient(dtype, d):
         loss, metrics = ppo_clip(one * d, one * 0, one * advantage, one.bool())
         assert loss.isfinite() and loss.dtype == dtype
         assert all(math.isfinite(v) for v in metrics.values())
-        got = slope(lambda x, a=advantage: ppo_clip(x, one * 0, one * a, one.bool()), one * d)
+        got = slope(
+            lambda x, a=advantage: ppo_clip(x, one * 0, one * a, one.bool()), one * d
+        )
         assert got.isfinite().all()
         if d > 0 and advantage > 0:
             close(loss, -torch.tensor(1.2, dtype=dtype))
@@ -188,7 +190,9 @@ def test_a_ratio_is_held_at_the_root_of_the_largest_float():
     low, _ = ppo_clip(one * -40, one * 0, one, one.bool())
     assert -low.item() == pytest.approx(math.exp(-40), rel=1e-4)
     floor, _ = ppo_clip(one * -500, one * 0, one, one.bool())
-    assert -floor.item() == pytest.approx(torch.finfo(torch.float32).max ** -0.5, rel=1e-4)
+    assert -floor.item() == pytest.approx(
+        torch.finfo(torch.float32).max ** -0.5, rel=1e-4
+    )
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
@@ -313,7 +317,9 @@ def test_nan_where_the_mask_is_true_is_refused_by_name(loss, name, refuses):
     args = dict(LOSSES[loss])
     args[name] = args[name].clone()
     args[name][0, 2] = NAN
-    with refuses(f"{name}: got NaN at index (0, 2), wanted no NaN where the mask is True"):
+    with refuses(
+        f"{name}: got NaN at index (0, 2), wanted no NaN where the mask is True"
+    ):
         loss(**args, mask=MASK)
 
 
@@ -326,9 +332,7 @@ def test_a_wrong_shape_is_refused_by_name(loss, name, refuses):
         loss(**{**args, name: [1.0]}, mask=MASK)
 
 
-@pytest.mark.parametrize(
-    ("loss", "name"), [e for e in EVERY if e[1] not in ("logps",)]
-)
+@pytest.mark.parametrize(("loss", "name"), [e for e in EVERY if e[1] not in ("logps",)])
 def test_data_that_is_not_finite_is_refused_by_name(loss, name, refuses):
     args = dict(LOSSES[loss])
     args[name] = args[name].clone()
@@ -368,7 +372,9 @@ def test_one_number_a_completion_needs_one_for_each(loss, refuses):
         loss(**args, mask=MASK)
     flat = {name: x[0] for name, x in LOSSES[loss].items()}
     want = loss(**{n: x[:1] for n, x in LOSSES[loss].items()}, mask=MASK[:1])[0]
-    close(loss(**flat, mask=MASK[0])[0], want)  # a row without its batch axis: per token
+    close(
+        loss(**flat, mask=MASK[0])[0], want
+    )  # a row without its batch axis: per token
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -440,7 +446,10 @@ def test_grpo_on_hand_worked_numbers():
     want = -((0.5 + 1.1 + 1.2) / 3 - 1.5) / 2
     loss, metrics = pg.grpo(NEW, OLD, None, advantages, B2)
     close(loss, scalar(want))
-    assert metrics["clip_fraction"] == 0.75 and set(metrics) == {"clip_fraction", "approx_kl"}
+    assert metrics["clip_fraction"] == 0.75 and set(metrics) == {
+        "clip_fraction",
+        "approx_kl",
+    }
     ref = torch.where(B2, NEW - 0.3, NAN)
     k = math.exp(-0.3) - 1 + 0.3  # k3 of a log-ratio of .3, on every token
     loss, metrics = pg.grpo(NEW, OLD, ref, advantages, B2, beta=0.5)
@@ -500,7 +509,9 @@ def test_dapo_leaves_more_room_upwards():
     loss, metrics = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask)
     close(loss, scalar(-(1.25 + 1.28 - 0.8 - 0.85) / 4))
     assert metrics["clip_fraction"] == 0.5
-    loss, _ = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask, clip_low=0.1, clip_high=0.2)
+    loss, _ = pg.dapo(
+        logps, zeros, f64([1, 1, -1, -1]), mask, clip_low=0.1, clip_high=0.2
+    )
     close(loss, scalar(-(1.2 + 1.2 - 0.9 - 0.9) / 4))
 
 
@@ -578,7 +589,9 @@ def expected_slope(loss, rows, policy, credit):
     old = logps.detach()
     law = exact.completion_logps(policy, rows).detach().exp()
     each = [
-        loss(logps[k : k + 1], old[k : k + 1], credit[k : k + 1], rows.mask[k : k + 1])[0]
+        loss(logps[k : k + 1], old[k : k + 1], credit[k : k + 1], rows.mask[k : k + 1])[
+            0
+        ]
         for k in range(len(rows))
     ]
     return exact.gradient((law * torch.stack(each)).sum(), policy)
@@ -627,7 +640,9 @@ def test_no_garbage_behind_the_mask_reaches_a_loss(name, unmoved):
     unmoved(lambda x: loss(x, clean, credit, B2)[0], new, B2)
     for dirt in (NAN, math.inf, 1e30):
         old = clean.masked_fill(~B2, dirt)
-        assert torch.equal(loss(new, old, credit, B2)[0], loss(new, clean, credit, B2)[0])
+        assert torch.equal(
+            loss(new, old, credit, B2)[0], loss(new, clean, credit, B2)[0]
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -675,9 +690,13 @@ def test_the_others_allow_an_empty_row(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_makes_no_sense_is_refused(name, refuses):
     loss = ALL[name]
-    with refuses("logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+    with refuses(
+        "logps: got NaN at index (0, 0), wanted no NaN where the mask is True"
+    ):
         loss(NEW * NAN, OLD, f64(1, 1), B2)
-    with refuses("old_logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+    with refuses(
+        "old_logps: got NaN at index (0, 0), wanted no NaN where the mask is True"
+    ):
         loss(NEW, OLD * NAN, f64(1, 1), B2)
 
 

@@ -81,7 +81,9 @@ def test_every_pin_admits_the_oldest_of_each_python_that_is_promised():
     said = []
     for name, version in house.pins(ROOT):
         found = importlib.metadata.distribution(name)
-        assert found.version.partition("+")[0] == version, f"{name} is not the pinned one"
+        assert found.version.partition("+")[0] == version, (
+            f"{name} is not the pinned one"
+        )
         refused = refusing(found.metadata.get("Requires-Python") or "")
         said += [f"{name} {version}: not for Python {python}" for python in refused]
     assert not said, said

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from lib import proxies
-from lib.worlds import answers
+from labs import proxies, toy_answers
 
 X = torch.arange(16, dtype=torch.float64).reshape(2, 8) / 4
 
@@ -32,8 +31,8 @@ def test_a_proxy_is_linear_in_its_features_and_starts_at_0():
 def test_comparisons_put_the_better_answer_first_and_never_err(seeded):
     better, worse = proxies.compare(500, generator=seeded(3))
     assert better.shape == worse.shape == (500, 8)
-    assert (answers.gold(better) > answers.gold(worse)).all()
-    drawn = answers.draw(1000, generator=seeded(3))
+    assert (toy_answers.gold(better) > toy_answers.gold(worse)).all()
+    drawn = toy_answers.draw(1000, generator=seeded(3))
     both = torch.cat((better, worse))
     assert torch.equal(both.sort(0).values, drawn.sort(0).values)
 
@@ -57,14 +56,14 @@ def test_the_loss_is_bradley_terry_on_both_scores():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_linear_proxy_learns_which_way_and_is_right_nine_times_in_ten(seed, seeded):
     proxy = proxies.Proxy()
-    history = proxies.learn(proxy, proxies.compare(2000, generator=seeded(seed)))
+    history = proxies.fit_proxy(proxy, proxies.compare(2000, generator=seeded(seed)))
     assert len(history["loss"]) == 200
     held_out = proxies.compare(4000, generator=seeded(100 + seed))
     assert 0.89 < proxies.accuracy(proxy, held_out) < 0.94
     share = proxy.weight / proxy.weight.norm()
     assert 0.65 < share[0] < 0.8 and (share[1:] > 0.15).all()
     wide = proxies.Proxy(proxies.products)
-    proxies.learn(wide, proxies.compare(2000, generator=seeded(seed)))
+    proxies.fit_proxy(wide, proxies.compare(2000, generator=seeded(seed)))
     assert proxies.accuracy(wide, held_out) > proxies.accuracy(proxy, held_out)
     assert wide.weight[8] < 0  # the square of length, of which there can be too much
 
@@ -72,10 +71,10 @@ def test_a_linear_proxy_learns_which_way_and_is_right_nine_times_in_ten(seed, se
 def test_the_learning_rate_falls_to_nothing_in_a_straight_line(seeded):
     """Adam's first step is as long as its rate; one update is all the way."""
     pairs, proxy = proxies.compare(50, generator=seeded()), proxies.Proxy()
-    proxies.learn(proxy, pairs, updates=1, lr=0.25)
+    proxies.fit_proxy(proxy, pairs, updates=1, lr=0.25)
     torch.testing.assert_close(proxy.weight.abs(), torch.full((8,), 0.25).double())
     again = proxies.Proxy()
-    proxies.learn(again, pairs, updates=2, lr=0.25)
+    proxies.fit_proxy(again, pairs, updates=2, lr=0.25)
     moved = (again.weight - proxy.weight).abs()
     assert moved.max().item() == pytest.approx(0.125, abs=2e-3)  # the second: half
 
@@ -90,7 +89,7 @@ def test_accuracy_counts_a_tie_as_wrong():
 
 def test_an_ensemble_brings_each_score_to_its_own_sigma_first(seeded):
     first, second = (lambda x: 5 + x[..., 0]), (lambda x: 100 * x[..., 1] - 7)
-    sample = answers.draw(4096, generator=seeded(0))
+    sample = toy_answers.draw(4096, generator=seeded(0))
     a, b = ((sample[:, i] - sample[:, i].mean()) / sample[:, i].std() for i in (0, 1))
     mean = proxies.ensemble([first, second])(sample)
     torch.testing.assert_close(mean, (a + b) / 2)
@@ -106,7 +105,7 @@ def test_a_network_scores_answers_smoothly_and_gold_of_its_kind_is_standardised(
     bent = net(X * 100)  # far out it is flat: tanh
     assert (bent - net(X * 200)).abs().max() < 1e-3
     gold = proxies.smooth_gold(generator=seeded(1))
-    sample = gold(answers.draw(4096, generator=seeded(0)))
+    sample = gold(toy_answers.draw(4096, generator=seeded(0)))
     assert not sample.requires_grad
     assert sample.mean().item() == pytest.approx(0, abs=1e-12)
     assert sample.std().item() == pytest.approx(1, abs=1e-12)
@@ -125,22 +124,24 @@ def test_what_cannot_teach_is_refused(refuses, seeded):
     with refuses("pairs: got identical answers, wanted pairs that differ"):
         proxies.comparison_loss(proxies.Proxy(), (pairs[0], pairs[0]))
     with refuses("lr: got -0.1, wanted a number above 0"):
-        proxies.learn(proxies.Proxy(), pairs, lr=-0.1)
+        proxies.fit_proxy(proxies.Proxy(), pairs, lr=-0.1)
     with refuses("updates: got 0, wanted an int of at least 1"):
-        proxies.learn(proxies.Proxy(), pairs, updates=0)
+        proxies.fit_proxy(proxies.Proxy(), pairs, updates=0)
     with refuses("scores: got none, wanted at least one"):
         proxies.ensemble([])
     broken = pairs[0] * torch.nan
     proxy = proxies.Proxy()
     with pytest.raises(ValueError, match="finite"):
-        proxies.learn(proxy, (broken, pairs[1]))
+        proxies.fit_proxy(proxy, (broken, pairs[1]))
     assert (proxy.weight == 0).all()
 
 
 def test_taught_is_a_hundred_updates_on_comparisons_from_the_seed(seeded):
     got = proxies.taught(proxies.squares, 60, seed=4)
     want = proxies.Proxy(proxies.squares)
-    history = proxies.learn(want, proxies.compare(60, generator=seeded(4)), updates=100)
+    history = proxies.fit_proxy(
+        want, proxies.compare(60, generator=seeded(4)), updates=100
+    )
     assert len(history["loss"]) == 100
     assert torch.equal(got.weight, want.weight)
     other = proxies.taught(proxies.linear, 60, seed=4, gold=lambda x: -x[:, 0])

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
-from lib.recipes import deepseek_r1, instructgpt, published, tulu3
-from lib.recipes.published import LECTURE, RECIPES, VERIFIED, Fact, facts, find, read
+from labs import published
+from labs.published import LECTURE, RECIPES, VERIFIED, Fact, facts, find, read
+from lib.recipes import deepseek_r1, instructgpt, tulu3
 
 ROW = {
     "recipe": "tulu3",

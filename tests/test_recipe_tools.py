@@ -7,23 +7,15 @@ from functools import partial
 import pytest
 import torch
 
-from lib import checkpoint, direct, evaluate, instruct, rewards
-from lib.base import base_model
-from lib.instruct import written
+from lib import checkpoint, direct, evaluate, preference_data, rewards, sft
 from lib.losses.preference import dpo
-from lib.recipes import (
-    deepseek_r1,
-    feedback,
-    instructgpt,
-    preferences,
-    prompts,
-    tools,
-    tulu3,
-)
+from lib.pretrain import base_model
+from lib.recipes import deepseek_r1, feedback, instructgpt, prompts, tools, tulu3
 from lib.recipes.decontaminate import decontaminator
 from lib.recipes.stages import BASE, Outcome, Work
-from lib.reward_model import Informed, RewardModel, score
+from lib.reward_model import RewardModel, SurprisalRewardModel, score
 from lib.rollout import Rollout
+from lib.sft import written
 from lib.worlds import taste
 from lib.worlds.tasks import reasoning, tasks
 from lib.worlds.village import TOKENIZER
@@ -31,7 +23,7 @@ from lib.worlds.village import TOKENIZER
 
 @pytest.fixture(scope="module")
 def model():
-    return instruct.instructed_model()
+    return sft.instructed_model()
 
 
 def weights(model):
@@ -95,7 +87,7 @@ def test_right_and_reasoned_wants_both():
 
 
 def test_by_kind_asks_the_verifier_where_there_is_one_and_the_model_elsewhere(model):
-    judge = Informed(model)
+    judge = SurprisalRewardModel(model)
     torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
     sums, talk = tasks("sum", count=2, seed=0), taste.requests(count=1, seed=0)
     asked = [sums[0], talk[0], sums[1]]
@@ -115,15 +107,15 @@ def test_by_kind_asks_the_verifier_where_there_is_one_and_the_model_elsewhere(mo
 
 
 def test_demonstrations_are_as_many_as_asked_for_and_seen_every_epoch(model):
-    outcome = tools.demonstrated(epochs=3, lr=1e-3, batch=4)(work(model, 10))
+    outcome = tools.sft_stage(epochs=3, lr=1e-3, batch=4)(work(model, 10))
     assert len(outcome.history["loss"]) == 9 and outcome.answers == 0
     assert not torch.equal(weights(outcome.model), weights(model))
 
 
 def test_a_reward_model_hears_rankings_of_several_lengths(model):
-    run = feedback.ranked(answers=(2, 3), batch=4)
+    run = feedback.reward_model_stage(answers=(2, 3), batch=4)
     outcome = run(work(model, 10))
-    assert isinstance(outcome.model, Informed)
+    assert isinstance(outcome.model, SurprisalRewardModel)
     assert len(outcome.history["loss"]) == 3
     assert 10 * 2 <= outcome.answers <= 10 * 3
     assert 0 <= outcome.notes["accuracy"] <= 1
@@ -141,16 +133,16 @@ def test_rankings_list_the_best_answer_first(model, monkeypatch):
     real = feedback._ranking_loss
     monkeypatch.setattr(feedback, "_ranking_loss", looked)
     exact = taste.Annotators(temperature=0.0, error_rate=0.0)
-    feedback.ranked(answers=(4,), batch=5, annotators=exact)(work(model, 5))
+    feedback.reward_model_stage(answers=(4,), batch=5, annotators=exact)(work(model, 5))
     [(rollout, size)] = seen
     gold = evaluate.scores(prompts.talk(5, 0), rollout).reshape(5, size)
     assert (gold.diff(dim=1) <= 0).all() and size == 4
 
 
 def test_preferences_are_between_two_answers_of_the_model_itself(model):
-    run = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    run = tools.dpo_stage(prompts.talk, beta=5.0, lr=3e-4, batch=4)
     outcome = run(work(model, 8))
-    assert outcome.answers == 4 * preferences.ROWS
+    assert outcome.answers == 4 * preference_data.PROMPTS_AT_ONCE
     assert len(outcome.history["loss"]) == 2
     assert outcome.history["margin"][0] == pytest.approx(0, abs=1e-5)
 
@@ -158,26 +150,28 @@ def test_preferences_are_between_two_answers_of_the_model_itself(model):
 def test_the_answer_ranked_first_is_preferred_to_one_of_the_others(model):
     exact = taste.Annotators(temperature=0.0, error_rate=0.0)
     asks = prompts.mixed((0.5, prompts.talk), (0.5, prompts.skill("reverse")))
-    pairs, answers = preferences.gathered(
+    pairs, answers = preference_data.ranked_pairs(
         model, asks, count=150, seed=3, annotators=exact
     )
-    assert len(pairs) == 150 and answers % (4 * preferences.ROWS) == 0
+    assert len(pairs) == 150 and answers % (4 * preference_data.PROMPTS_AT_ONCE) == 0
     assert (pairs.chosen_gold > pairs.rejected_gold).all()
     assert {task.skill for task in pairs.asked} == {"talk", "reverse"}
     for side in ("chosen", "rejected"):
         said = evaluate.scores(pairs.asked, getattr(pairs, side))
         assert torch.equal(said, getattr(pairs, f"{side}_gold"))
-    again, _ = preferences.gathered(model, asks, count=150, seed=3, annotators=exact)
+    again, _ = preference_data.ranked_pairs(
+        model, asks, count=150, seed=3, annotators=exact
+    )
     assert torch.equal(again.chosen.actions, pairs.chosen.actions)
 
 
 def test_all_answers_of_a_prompt_but_the_first_can_be_rejected(model):
     exact = taste.Annotators(temperature=0.0, error_rate=0.0)
-    pairs, _ = preferences.gathered(
+    pairs, _ = preference_data.ranked_pairs(
         model, prompts.talk, count=100, seed=0, annotators=exact
     )
     draw = torch.Generator().manual_seed(0)
-    asked = prompts.talk(preferences.ROWS, 0)
+    asked = prompts.talk(preference_data.PROMPTS_AT_ONCE, 0)
     rollout = evaluate.ask(model, asked, group=4, generator=draw)
     gold = evaluate.scores(asked, rollout).reshape(-1, 4)
     rows, ranks = {}, []
@@ -215,8 +209,10 @@ def test_a_block_in_which_every_pair_ties_is_followed_by_another():
     def asks(count, seed):
         return [nine if seed == first else seven] * count
 
-    pairs, answers = preferences.gathered(Says("7", "8"), asks, count=10, seed=3)
-    assert answers == 2 * 4 * preferences.ROWS
+    pairs, answers = preference_data.ranked_pairs(
+        Says("7", "8"), asks, count=10, seed=3
+    )
+    assert answers == 2 * 4 * preference_data.PROMPTS_AT_ONCE
     assert pairs.asked == [seven] * 10
     assert (pairs.chosen_gold != pairs.rejected_gold).all()
 
@@ -225,11 +221,13 @@ def test_a_block_in_which_every_pair_ties_is_followed_by_another():
 def test_a_policy_whose_answers_always_tie_is_refused(texts, refuses):
     wanted = "policy: got answers of one score, always, wanted some that differ"
     with refuses(wanted):
-        preferences.gathered(Says(*texts), prompts.skill("sum", 1), count=1, seed=0)
+        preference_data.ranked_pairs(
+            Says(*texts), prompts.skill("sum", 1), count=1, seed=0
+        )
 
 
 def test_pairs_of_another_model_can_be_learnt_from(model):
-    run = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    run = tools.dpo_stage(prompts.talk, beta=5.0, lr=3e-4, batch=4)
     own, off = run(work(model, 8)), run(work(model, 8, used=base_model()))
     assert off.history["loss"][0] == pytest.approx(own.history["loss"][0], abs=1e-5)
     assert not torch.equal(weights(own.model), weights(off.model))
@@ -238,8 +236,8 @@ def test_pairs_of_another_model_can_be_learnt_from(model):
 def test_the_pairs_are_the_teacher_s_and_the_loss_is_dpo_s_mean_per_token(model):
     """Stage and hand-made run end in the same weights."""
     teacher = base_model()
-    stage = preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=4)
-    pairs, _ = preferences.gathered(teacher, prompts.talk, count=8, seed=0)
+    stage = tools.dpo_stage(prompts.talk, beta=5.0, lr=3e-4, batch=4)
+    pairs, _ = preference_data.ranked_pairs(teacher, prompts.talk, count=8, seed=0)
     given = {"epochs": 1, "lr": 3e-4, "batch": 4, "seed": 0, "per_token": True}
     want, _ = direct.align(model, pairs, partial(dpo, beta=5.0), **given)
     found = stage(work(model, 8, used=teacher)).model
@@ -253,28 +251,30 @@ def test_every_block_of_prompts_is_drawn_anew(model):
         seeds.append(seed)
         return prompts.talk(count, seed)
 
-    preferences.gathered(model, asks, count=2 * preferences.ROWS, seed=3)
+    preference_data.ranked_pairs(
+        model, asks, count=2 * preference_data.PROMPTS_AT_ONCE, seed=3
+    )
     assert len(seeds) > 2 and len(set(seeds)) == len(seeds)
 
 
 def test_the_kl_of_ppo_is_measured_from_where_the_stage_began(model):
-    run = feedback.instructgpt_ppo(updates=4, prompts=2, group=2, rows=2, lr=1e-2)
+    run = feedback.ppo_stage(updates=4, prompts=2, group=2, rows=2, lr=1e-2)
     kl = run(work(model, 6, used=RewardModel(model))).history["kl"]
     assert abs(kl[0]) < 1e-3 < 1e-1 < max(kl)  # the live policy is 0 from itself
 
 
 def test_practice_goes_on_after_a_crash_bit_for_bit(model, tmp_path):
     asks, knobs = prompts.skill("reverse"), {"prompts": 3, "group": 4, "max_tokens": 8}
-    whole = tools.practised(asks, rewards.verified, updates=4, **knobs)
+    whole = tools.rl_stage(asks, rewards.verified, updates=4, **knobs)
     want = whole(work(model, 6))
     assert want.answers == 4 * 12 and len(want.history["reward"]) == 4
     part = tmp_path / "x.part"
-    broken = tools.practised(asks, dying(rewards.verified, 2), updates=4, **knobs)
+    broken = tools.rl_stage(asks, dying(rewards.verified, 2), updates=4, **knobs)
     with pytest.raises(Stop):
         broken(work(model, 6, checkpoint=part))
     got = whole(work(model, 6, checkpoint=part))
     assert torch.equal(weights(want.model), weights(got.model))
-    once = tools.practised(asks, rewards.verified, **knobs)(work(model, 6))
+    once = tools.rl_stage(asks, rewards.verified, **knobs)(work(model, 6))
     assert len(once.history["loss"]) == 2  # each task once
 
 
@@ -284,11 +284,11 @@ def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
     judge = RewardModel(model)
     torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
     given = {"updates": 4, "prompts": 2, "group": 2, "rows": 2}
-    run, real = feedback.instructgpt_ppo(**given), feedback.learned
+    run, real = feedback.ppo_stage(**given), rewards.learned
     want = run(work(model, 6, used=judge))
     assert want.answers == 16 and len(want.history["kl"]) == 4
     assert all(value > 1 for value in want.history["perplexity"])
-    plain = feedback.instructgpt_ppo(**given, ptx=0.0)(work(model, 6, used=judge))
+    plain = feedback.ppo_stage(**given, ptx=0.0)(work(model, 6, used=judge))
     assert "perplexity" not in plain.history
     assert plain.history["loss"][0] != want.history["loss"][0]
     added = want.history["loss"][0] - plain.history["loss"][0]
@@ -308,25 +308,25 @@ def kinds(model):
     sums = prompts.skill("sum", 1)
     answer = {"prompts": 2, "group": 2, "max_tokens": 8}
     return {
-        "demonstrated": (tools.demonstrated(epochs=3, lr=1e-3, batch=1), 9, None),
-        "ranked": (feedback.ranked(answers=(2, 3), batch=1), 25, None),
+        "demonstrated": (tools.sft_stage(epochs=3, lr=1e-3, batch=1), 9, None),
+        "ranked": (feedback.reward_model_stage(answers=(2, 3), batch=1), 25, None),
         "preferred": (
-            preferences.preferred(prompts.talk, beta=5.0, lr=3e-4, batch=1),
+            tools.dpo_stage(prompts.talk, beta=5.0, lr=3e-4, batch=1),
             25,
             None,
         ),
         "practised": (
-            tools.practised(sums, rewards.verified, updates=4, **answer),
+            tools.rl_stage(sums, rewards.verified, updates=4, **answer),
             8,
             None,
         ),
         "harvested": (  # 28 updates on demonstrations alone, however many are right
-            tools.harvested(sums, group=8, general=0.5, batch=1),
+            tools.rejection_stage(sums, group=8, general=0.5, batch=1),
             24,
             model,
         ),
         "ppo": (
-            feedback.instructgpt_ppo(updates=4, prompts=2, group=2, rows=2),
+            feedback.ppo_stage(updates=4, prompts=2, group=2, rows=2),
             8,
             RewardModel(model),
         ),
@@ -362,7 +362,7 @@ def test_every_kind_of_stage_goes_on_in_its_middle_bit_for_bit(
 
 
 def test_the_critic_starts_as_the_reward_model_reads(model):
-    judge = Informed(model)
+    judge = SurprisalRewardModel(model)
     torch.nn.init.normal_(judge.head.weight, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([[1, 20, 30, 40]])
     critic = feedback._critic(judge)
@@ -372,10 +372,10 @@ def test_the_critic_starts_as_the_reward_model_reads(model):
 
 def test_a_harvest_keeps_the_right_and_adds_the_general(model):
     asks = prompts.skill("sum", 1)
-    run = tools.harvested(asks, group=6, epochs=1, batch=100)
+    run = tools.rejection_stage(asks, group=6, epochs=1, batch=100)
     outcome = run(work(model, 20, used=model))
     assert outcome.answers == 120 and 0 < outcome.notes["kept"] < 1
-    mixed = tools.harvested(asks, group=6, epochs=1, batch=1, general=0.5)
+    mixed = tools.rejection_stage(asks, group=6, epochs=1, batch=1, general=0.5)
     found = mixed(work(model, 40, used=model))
     kept = round(found.notes["kept"] * 20)
     assert len(found.history["loss"]) == kept + 3 * 7 and found.answers == 120
@@ -390,7 +390,7 @@ def test_what_a_harvest_teaches_is_what_was_said(model, monkeypatch):
         return real(shown, **knobs)
 
     monkeypatch.setattr(tools.instruct, "shuffled", looked)
-    run = tools.harvested(prompts.skill("sum", 1), group=6, epochs=1)
+    run = tools.rejection_stage(prompts.skill("sum", 1), group=6, epochs=1)
     run(work(model, 20, used=model))
     assert seen
     for task, text in seen:
@@ -451,7 +451,7 @@ def test_clean_demonstrations_lack_what_is_too_near(model, monkeypatch):
     outcome = Outcome(model, {})
     monkeypatch.setattr(tools, "_tuned", lambda *given: outcome)
     for clean in (False, True):
-        found = tools.demonstrated(epochs=1, lr=1e-3, clean=clean)(work(model, 350))
+        found = tools.sft_stage(epochs=1, lr=1e-3, clean=clean)(work(model, 350))
     near = decontaminator(evaluate.exam(count=prompts.EXAM))
     assert seen[1] == [shown for shown in seen[0] if not near(shown[0])]
     assert 0 < found.notes["kept"] == len(seen[1]) / 350 < 1
@@ -466,7 +466,7 @@ def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
     )
     monkeypatch.setattr(tools, "_tuned", lambda *given: Outcome(model, {}))
     for _ in range(2):
-        tools.demonstrated(epochs=1, lr=1e-3)(work(model, 10))
+        tools.sft_stage(epochs=1, lr=1e-3)(work(model, 10))
     assert seen[0] == seen[1] and len(seen[0]) == 10
-    every = instruct.demonstrations(count=2, seed=0)
+    every = sft.demonstrations(count=2, seed=0)
     assert seen[0] == random.Random(0).sample(every, 10)

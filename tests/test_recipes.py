@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import checkpoint, instruct
+from lib import checkpoint, sft
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
 from lib.recipes import engine, feedback, folder, report
@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def tuned(work):
     """Six updates on as many demonstrations as there are to be."""
-    shown = instruct.demonstrations(count=1, seed=work.seed)[: work.amount]
+    shown = sft.demonstrations(count=1, seed=work.seed)[: work.amount]
     model = copy.deepcopy(work.start)
-    batches = [instruct.written(*zip(*shown))] * 6
+    batches = [sft.written(*zip(*shown))] * 6
     knobs = {"lr": 1e-3, "checkpoint": work.checkpoint, "every": 2}
-    return Outcome(model, fit(model, batches, instruct.sft_loss, **knobs))
+    return Outcome(model, fit(model, batches, sft.sft_loss, **knobs))
 
 
 def stage(name, start, *, run=tuned, published=200, **more):
@@ -187,7 +187,7 @@ def test_a_run_that_stopped_inside_a_stage_goes_on_bit_for_bit(
     tmp_path, monkeypatch, name
 ):
     whole = engine.run(TWO, scale=0.01)
-    real, count = instruct.sft_loss, 0
+    real, count = sft.sft_loss, 0
 
     def dying(model, batch):
         nonlocal count
@@ -196,7 +196,7 @@ def test_a_run_that_stopped_inside_a_stage_goes_on_bit_for_bit(
             raise Stop
         return real(model, batch)
 
-    monkeypatch.setattr(instruct, "sft_loss", dying)
+    monkeypatch.setattr(sft, "sft_loss", dying)
     with pytest.raises(Stop):
         engine.run(TWO, scale=0.01, out=tmp_path)
     assert [p.name.split("-")[1] for p in (tmp_path / "stages").glob("*.part")] == [
@@ -391,7 +391,7 @@ def test_a_reward_model_is_kept_but_has_no_column_in_the_table(tmp_path):
         "judge",
         BASE,
         published=800,
-        run=feedback.ranked(answers=(2, 3), batch=4),
+        run=feedback.reward_model_stage(answers=(2, 3), batch=4),
         judges=True,
     )
     recipe = Recipe("stages", "Judge", "nobody", (judge,))

@@ -54,7 +54,12 @@ def book(tmp_path: Path) -> Path:
     """A book with the real runner and one lab, which imports a file that imports one."""
     for package in ("lib/deep", "labs", "notebooks/records"):
         (tmp_path / package).mkdir(parents=True)
-    for name in ("labs/record.py", "lib/checkpoint.py", "lib/digest.py", "lib/require.py"):
+    for name in (
+        "labs/record.py",
+        "lib/checkpoint.py",
+        "lib/digest.py",
+        "lib/require.py",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "labs/toy.py").write_text(TOY)
     (tmp_path / "lib/near.py").write_text(NEAR)

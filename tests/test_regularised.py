@@ -7,9 +7,10 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 
-from lib import evaluate, regularised
+from labs import regularised
+from labs.agents import policy_loss
+from lib import evaluate
 from lib.advantages import leave_one_out
-from lib.agents import policy_loss
 from lib.kl import AdaptiveKL, k1, k2, k3
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
@@ -202,7 +203,9 @@ def test_a_reward_is_learnt_and_the_reference_stays_as_it_was():
 def test_gold_is_the_mean_over_the_answers():
     asked = taste.requests(count=2, seed=10_000)
     seen, (note,) = one(writer(), writer(), equal)
-    assert note.gold == pytest.approx(evaluate.scores(asked, seen.rollout).mean().item())
+    assert note.gold == pytest.approx(
+        evaluate.scores(asked, seen.rollout).mean().item()
+    )
 
 
 def test_optimising_hands_every_knob_on_to_its_stream():
@@ -238,7 +241,7 @@ def test_the_leash_in_the_loss_adds_beta_times_the_estimate(estimator, factor):
     seen, _ = one(policy, reference, even)
     plain, _ = policy_loss(policy, seen)
     assert plain.abs() > 1e-2
-    loss_fn = regularised.leashed(reference, beta=0.5, estimator=estimator)
+    loss_fn = regularised.kl_in_loss(reference, beta=0.5, estimator=estimator)
     loss, metrics = loss_fn(policy, seen)
     rollout = seen.rollout
     ref = regularised.ref_logps(reference, rollout)
@@ -283,7 +286,7 @@ def test_impossible_knobs_are_refused(refuses):
     with refuses("requests: got 0, wanted an int of at least 1"):
         start(requests=0)
     with refuses("beta: got -1, wanted a number of at least 0"):
-        regularised.leashed(writer(), beta=-1, estimator=k2)
+        regularised.kl_in_loss(writer(), beta=-1, estimator=k2)
 
 
 def test_gold_is_measured_on_the_text_and_a_better_text_gets_more():

@@ -81,7 +81,9 @@ def test_rewards_that_cannot_be_ranked_are_refused(name, refuses):
 @pytest.mark.parametrize("name", ["top_k_overall", "random_k_overall"])
 def test_more_than_there_are_cannot_be_kept(name, refuses, seeded):
     knobs = {"generator": seeded()} if "random" in name else {}
-    select = {"top_k_overall": top_k_overall, "random_k_overall": random_k_overall}[name]
+    select = {"top_k_overall": top_k_overall, "random_k_overall": random_k_overall}[
+        name
+    ]
     with refuses("k: got 10, wanted at most 9, all completions there are"):
         select(REWARDS, 10, **knobs)
     with refuses("k: got 0, wanted an int of at least 1"):

@@ -67,7 +67,13 @@ def test_the_unit_interval_includes_both_ends(refuses):
 
 def test_a_count_is_an_int_of_at_least_one(refuses):
     assert require.count("n", 1) is None
-    for value, got in ((0, "0"), (-1, "-1"), (1.0, "1.0"), (True, "True"), ("2", "'2'")):
+    for value, got in (
+        (0, "0"),
+        (-1, "-1"),
+        (1.0, "1.0"),
+        (True, "True"),
+        ("2", "'2'"),
+    ):
         with refuses(f"n: got {got}, wanted an int of at least 1"):
             require.count("n", value)
 

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from lib import cache, comparisons, reward_model
-from lib.instruct import written
+from lib import checkpoint, preference_data, reward_model
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
-from lib.reward_model import Informed, RewardModel
+from lib.reward_model import RewardModel, SurprisalRewardModel
+from lib.sft import written
 from lib.worlds import taste
 from lib.worlds.village import TOKENIZER
 
-KINDS = [RewardModel, Informed]
+KINDS = [RewardModel, SurprisalRewardModel]
 
 
 def small(seed: int = 0, dtype: torch.dtype = torch.float64) -> Transformer:
@@ -32,11 +32,11 @@ def awake(model: RewardModel, seed: int = 0) -> RewardModel:
     return model
 
 
-def pairs_of(better: list[str], worse: list[str]) -> comparisons.Comparisons:
+def pairs_of(better: list[str], worse: list[str]) -> preference_data.PreferencePairs:
     asked = taste.requests(count=len(better), seed=3)
     gold = torch.zeros(len(better), dtype=torch.float64)
     texts = written(asked, better), written(asked, worse)
-    return comparisons.Comparisons(asked, *texts, gold + 1, gold)
+    return preference_data.PreferencePairs(asked, *texts, gold + 1, gold)
 
 
 def test_a_new_head_draws_nothing_and_lies_where_the_trunk_does():
@@ -89,7 +89,7 @@ def test_the_head_is_linear_in_what_the_trunk_makes_of_each_token():
 
 def test_the_informed_model_hears_minus_log_p_of_each_token_that_was_read():
     trunk, tokens = small(), torch.tensor([[1, 20, 30, 40], [1, 50, 60, 2]])
-    model = awake(Informed(trunk))
+    model = awake(SurprisalRewardModel(trunk))
     want = -token_logps(trunk(tokens[:, :-1]), tokens[:, 1:])
     got = model.surprise(tokens)
     assert (got[:, 0] == 0).all()
@@ -103,7 +103,7 @@ def test_the_informed_model_hears_minus_log_p_of_each_token_that_was_read():
 
 
 def test_the_first_reader_of_an_informed_model_is_not_trained():
-    model = awake(Informed(small()))
+    model = awake(SurprisalRewardModel(small()))
     model(torch.tensor([[1, 20, 30]])).sum().backward()
     assert all(w.grad is None for w in model.first.parameters())
     assert model.ear.grad.abs().sum() > 0
@@ -240,11 +240,11 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
         lambda progress=None: small(dtype=torch.float32),
     )
     made = reward_model.proxy_model(seed=2)
-    assert type(made) is Informed
+    assert type(made) is SurprisalRewardModel
     assert [f.name[:17] for f in tmp_path.glob("proxy*.pt")] == ["proxy-informed-2-"]
-    pairs = comparisons.compare(small(dtype=torch.float32), count=4, seed=2)
+    pairs = preference_data.sample_pairs(small(dtype=torch.float32), count=4, seed=2)
     want, _ = reward_model.fit_reward_model(
-        small(dtype=torch.float32), pairs, kind=Informed, seed=2
+        small(dtype=torch.float32), pairs, kind=SurprisalRewardModel, seed=2
     )
     assert torch.equal(made.head.weight, want.head.weight)
     monkeypatch.setattr(reward_model, "compare", None)
@@ -253,7 +253,7 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
     assert torch.equal(kept.ear, made.ear)
     with pytest.raises(TypeError):
         reward_model.proxy_model(seed=2, kind=RewardModel)
-    assert cache.path("x", file=reward_model.__file__).parent == tmp_path
+    assert checkpoint.cache_path("x", file=reward_model.__file__).parent == tmp_path
 
 
 def test_a_pair_with_two_equal_scores_counts_as_wrong():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lib import reward_model, rewards
-from lib.instruct import written
 from lib.models.transformer import Config, Transformer
+from lib.sft import written
 from lib.worlds.tasks import Task
 from lib.worlds.taste import gold
 from lib.worlds.village import TOKENIZER

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from lib.rollout import Rollout, World
+from lib.rollout import Rollout
+from lib.worlds.environment import World
 
 T, F = True, False
 
@@ -48,7 +49,9 @@ def test_rows_picks_the_same_rows_of_every_field():
 
 
 def test_states_may_be_indices_or_have_many_axes():
-    indices = a_rollout(states=torch.zeros(3, 4).long(), last_states=torch.zeros(3).long())
+    indices = a_rollout(
+        states=torch.zeros(3, 4).long(), last_states=torch.zeros(3).long()
+    )
     assert indices.states.shape == (3, 4)
     deep = a_rollout(states=torch.zeros(3, 4, 2, 5), last_states=torch.zeros(3, 2, 5))
     assert deep.rows(torch.tensor([1])).states.shape == (1, 4, 2, 5)
@@ -64,11 +67,19 @@ def test_a_rollout_is_frozen():
     [
         ("mask", None, "mask: got NoneType, wanted a Tensor"),
         ("mask", torch.ones(3, 4), "mask: got torch.float32, wanted torch.bool"),
-        ("actions", torch.zeros(3, 3), "actions: got shape (3, 3), wanted shape (3, 4)"),
+        (
+            "actions",
+            torch.zeros(3, 3),
+            "actions: got shape (3, 3), wanted shape (3, 4)",
+        ),
         ("logps", torch.zeros(4, 3), "logps: got shape (4, 3), wanted shape (3, 4)"),
         ("rewards", torch.zeros(3), "rewards: got shape (3,), wanted shape (3, 4)"),
         ("terminated", torch.zeros(4), "terminated: got shape (4,), wanted shape (3,)"),
-        ("states", torch.zeros(3, 4), "states: got shape (3, 4), wanted shape (3, 4, 2)"),
+        (
+            "states",
+            torch.zeros(3, 4),
+            "states: got shape (3, 4), wanted shape (3, 4, 2)",
+        ),
         (
             "last_states",
             torch.zeros(2, 2),

@@ -7,25 +7,24 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import base, evaluate, rejection, rounds
-from lib.comparisons import together
-from lib.instruct import sft_loss, written
-from lib.lessons import noted
+from lib import evaluate, rejection, train
 from lib.models.transformer import Config, Transformer
-from lib.rounds import (
-    Plan,
+from lib.rejection import (
+    RejectionConfig,
     every_passing,
-    harvest,
-    imitate,
+    finetune_on,
     passing,
-    round_of,
+    rejection_round,
+    sample_and_score,
     selected,
 )
+from lib.rollout import concat, rollout_metrics
+from lib.sft import sft_loss, written
 from lib.train import fit, minibatches
 from lib.worlds.tasks import Task, tasks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
-SMALL = Plan(group=2, max_tokens=4, epochs=2, batch=3, lr=0.01)
+SMALL = RejectionConfig(group=2, max_tokens=4, epochs=2, batch=3, lr=0.01)
 ASKED = tasks("know", count=5, seed=0)
 
 
@@ -55,7 +54,9 @@ def shown(count=7):
 
 
 def test_a_plan_has_frozen_defaults():
-    got = {n: p.default for n, p in inspect.signature(Plan).parameters.items()}
+    got = {
+        n: p.default for n, p in inspect.signature(RejectionConfig).parameters.items()
+    }
     assert got == {
         "group": 8,
         "temperature": 1.0,
@@ -64,18 +65,25 @@ def test_a_plan_has_frozen_defaults():
         "batch": 32,
         "lr": 1e-3,
     }
-    for function in (harvest, imitate, round_of, rounds.rounds):
-        assert inspect.signature(function).parameters["plan"].default == Plan()
+    for function in (
+        sample_and_score,
+        finetune_on,
+        rejection_round,
+        rejection.rejection_rounds,
+    ):
+        assert (
+            inspect.signature(function).parameters["plan"].default == RejectionConfig()
+        )
 
 
 def test_an_impossible_plan_is_refused(refuses):
     for name in ("group", "max_tokens", "epochs", "batch"):
         with refuses(f"{name}: got 0, wanted an int of at least 1"):
-            Plan(**{name: 0})
+            RejectionConfig(**{name: 0})
     for name in ("temperature", "lr"):
         with refuses(f"{name}: got 0, wanted a number above 0"):
-            Plan(**{name: 0})
-    assert Plan(group=1).group == 1
+            RejectionConfig(**{name: 0})
+    assert RejectionConfig(group=1).group == 1
 
 
 # ------------------------------------------------------------------------- the harvest
@@ -83,8 +91,8 @@ def test_an_impossible_plan_is_refused(refuses):
 
 @pytest.mark.parametrize("rows", [1024, 5, 1])
 def test_row_p_times_g_plus_g_is_answer_g_to_prompt_p(monkeypatch, rows):
-    monkeypatch.setattr(rounds, "ROWS", rows)  # all at once; two prompts; one
-    rollout, rewards = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    monkeypatch.setattr(rejection, "ROWS", rows)  # all at once; two prompts; one
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     assert rewards.shape == (5, 2) and len(rollout) == 10
     each = longest(ASKED, rollout)
     for p, task in enumerate(ASKED):
@@ -99,26 +107,26 @@ def test_row_p_times_g_plus_g_is_answer_g_to_prompt_p(monkeypatch, rows):
 def test_so_many_prompts_are_asked_at_a_time_that_their_answers_fit(
     monkeypatch, rows, first
 ):
-    monkeypatch.setattr(rounds, "ROWS", rows)
-    got, _ = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    monkeypatch.setattr(rejection, "ROWS", rows)
+    got, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     draw, parts = torch.Generator().manual_seed(3), []
     for i in range(0, 5, first):
         some = ASKED[i : i + first]
         parts.append(
             evaluate.ask(tiny(), some, generator=draw, group=2, max_tokens=4),
         )
-    want = together(*parts)
+    want = concat(*parts)
     for name in ("states", "actions", "logps", "mask", "terminated"):
         assert torch.equal(getattr(got, name), getattr(want, name))
 
 
 def test_a_harvest_is_sampled_by_its_plan_and_its_seed_alone():
     before = torch.random.get_rng_state()
-    first, _ = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
-    again, _ = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
-    other, _ = harvest(tiny(), longest, ASKED, seed=4, plan=SMALL)
-    cold = Plan(group=2, max_tokens=4, temperature=0.01)
-    sure, _ = harvest(tiny(), longest, ASKED, seed=3, plan=cold)
+    first, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    again, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    other, _ = sample_and_score(tiny(), longest, ASKED, seed=4, plan=SMALL)
+    cold = RejectionConfig(group=2, max_tokens=4, temperature=0.01)
+    sure, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=cold)
     assert torch.equal(first.actions, again.actions)
     assert first.actions.shape != other.actions.shape or not torch.equal(
         first.actions, other.actions
@@ -130,9 +138,9 @@ def test_a_harvest_is_sampled_by_its_plan_and_its_seed_alone():
 
 def test_an_impossible_harvest_is_refused(refuses):
     with refuses("asked: got none, wanted at least one task"):
-        harvest(tiny(), longest, [], seed=0, plan=SMALL)
+        sample_and_score(tiny(), longest, [], seed=0, plan=SMALL)
     with refuses("seed: got -1, wanted an int of at least 0"):
-        harvest(tiny(), longest, ASKED, seed=-1, plan=SMALL)
+        sample_and_score(tiny(), longest, ASKED, seed=-1, plan=SMALL)
 
 
 # --------------------------------------------------------------------------- selection
@@ -196,11 +204,11 @@ def test_what_is_no_list_of_pairs_is_refused(refuses):
 
 def test_imitation_is_fit_with_the_loss_of_instruction_tuning_on_shuffled_rows():
     rows, model, by_hand = shown(), tiny(), tiny()
-    got, history = imitate(model, rows, seed=5, plan=SMALL)
+    got, history = finetune_on(model, rows, seed=5, plan=SMALL)
     draw = torch.Generator().manual_seed(5)
     order = list(minibatches(7, epochs=2, batch=3, generator=draw))
     assert [len(some) for some in order] == [3, 3, 1, 3, 3, 1]
-    rate = base.warm_cosine(0.01, 6, warm=2)  # a fifth of 6, rounded up
+    rate = train.warm_cosine(0.01, 6, warm=2)  # a fifth of 6, rounded up
     fit(by_hand, [rows.rows(some) for some in order], sft_loss, lr=rate)
     assert torch.equal(weights(got), weights(by_hand))
     assert len(history["loss"]) == 6
@@ -209,10 +217,15 @@ def test_imitation_is_fit_with_the_loss_of_instruction_tuning_on_shuffled_rows()
 
 def test_the_climb_of_the_learning_rate_is_never_longer_than_20_updates(monkeypatch):
     seen = []
-    monkeypatch.setattr(rounds, "warm_cosine", lambda *a, **k: seen.append((a, k)))
-    monkeypatch.setattr(rounds, "fit", lambda *a, **k: {})
+    monkeypatch.setattr(rejection, "warm_cosine", lambda *a, **k: seen.append((a, k)))
+    monkeypatch.setattr(rejection, "fit", lambda *a, **k: {})
     for epochs in (10, 43, 1):
-        imitate(tiny(), shown(), seed=0, plan=Plan(epochs=epochs, batch=3, lr=0.5))
+        finetune_on(
+            tiny(),
+            shown(),
+            seed=0,
+            plan=RejectionConfig(epochs=epochs, batch=3, lr=0.5),
+        )
     assert seen == [
         ((0.5, 30), {"warm": 6}),
         ((0.5, 129), {"warm": 20}),
@@ -221,7 +234,7 @@ def test_the_climb_of_the_learning_rate_is_never_longer_than_20_updates(monkeypa
 
 
 def test_an_interrupted_imitation_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    whole, history = imitate(tiny(), shown(), seed=5, plan=SMALL)
+    whole, history = finetune_on(tiny(), shown(), seed=5, plan=SMALL)
     kept, calls = fit, []
 
     def in_pieces(model, batches, *args, **knobs):
@@ -232,17 +245,17 @@ def test_an_interrupted_imitation_goes_on_bit_for_bit(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return kept(model, batches, *args, **knobs)
 
-    monkeypatch.setattr(rounds, "fit", in_pieces)
+    monkeypatch.setattr(rejection, "fit", in_pieces)
     path = tmp_path / "imitation.pt"
     with pytest.raises(KeyboardInterrupt):
-        imitate(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
-    got, told = imitate(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
+        finetune_on(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
+    got, told = finetune_on(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
     assert torch.equal(weights(got), weights(whole))
     assert told == history
 
 
 def test_another_seed_is_another_order():
-    one, other = (imitate(tiny(), shown(), seed=s, plan=SMALL)[0] for s in (5, 6))
+    one, other = (finetune_on(tiny(), shown(), seed=s, plan=SMALL)[0] for s in (5, 6))
     assert not torch.equal(weights(one), weights(other))
 
 
@@ -250,30 +263,32 @@ def test_there_must_be_something_to_imitate(refuses):
     with refuses("pairs: got none, wanted at least one answer to learn from"):
         selected(shown(6), torch.zeros(0, 2).long(), group=3)
     with refuses("seed: got -1, wanted an int of at least 0"):
-        imitate(tiny(), shown(), seed=-1, plan=SMALL)
+        finetune_on(tiny(), shown(), seed=-1, plan=SMALL)
 
 
 # ------------------------------------------------------------------------------ rounds
 
 
 def test_a_round_is_its_steps():
-    got, notes = round_of(
+    got, notes = rejection_round(
         tiny(), longest, ASKED, rejection.top_per_prompt, seed=3, plan=SMALL
     )
-    rollout, rewards = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     pairs = rejection.top_per_prompt(rewards)
-    by_hand, _ = imitate(tiny(), selected(rollout, pairs, group=2), seed=3, plan=SMALL)
+    by_hand, _ = finetune_on(
+        tiny(), selected(rollout, pairs, group=2), seed=3, plan=SMALL
+    )
     assert torch.equal(weights(got), weights(by_hand))
     best = {"kept": 5.0, "kept_reward": rewards.max(1).values.mean(), "covered": 1.0}
-    assert notes == {**noted(rollout, rewards), **best}
+    assert notes == {**rollout_metrics(rollout, rewards), **best}
 
 
 def test_the_notes_say_how_many_prompts_are_still_in_the_data():
     def three(rewards):
         return torch.tensor([[0, 0], [0, 1], [4, 1]])
 
-    _, notes = round_of(tiny(), longest, ASKED, three, seed=3, plan=SMALL)
-    _, rewards = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    _, notes = rejection_round(tiny(), longest, ASKED, three, seed=3, plan=SMALL)
+    _, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     assert (notes["kept"], notes["covered"]) == (3.0, 0.4)
     want = (rewards[0].sum() + rewards[4, 1]) / 3
     assert_close(notes["kept_reward"], want.item())
@@ -283,10 +298,10 @@ def test_the_pupil_learns_and_the_policy_only_answers(tmp_path):
     pupil, path = tiny(9), tmp_path / "round.pt"
     top = rejection.top_per_prompt
     knobs = {"seed": 3, "plan": SMALL, "pupil": pupil, "checkpoint": path}
-    got, _ = round_of(tiny(), longest, ASKED, top, **knobs)
-    rollout, rewards = harvest(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    got, _ = rejection_round(tiny(), longest, ASKED, top, **knobs)
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     rows = selected(rollout, top(rewards), group=2)
-    by_hand, _ = imitate(tiny(9), rows, seed=3, plan=SMALL)
+    by_hand, _ = finetune_on(tiny(9), rows, seed=3, plan=SMALL)
     assert torch.equal(weights(got), weights(by_hand))
     assert torch.equal(weights(pupil), weights(tiny(9)))
     assert path.exists()
@@ -299,7 +314,7 @@ def test_a_round_without_any_answer_to_learn_from_is_refused(refuses):
     got = "select: got none of 10 answers, rewards 0 to 0, wanted "
     wanted = "at least one to learn from: easier tasks, or more answers to each"
     with refuses(got + wanted):
-        round_of(tiny(), never, ASKED, every_passing, seed=3, plan=SMALL)
+        rejection_round(tiny(), never, ASKED, every_passing, seed=3, plan=SMALL)
 
 
 @pytest.mark.parametrize("afresh", [False, True])
@@ -309,7 +324,7 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
 
     seen, model, policy, told = [], tiny(), tiny(), []
     for number in range(3):
-        policy, notes = round_of(
+        policy, notes = rejection_round(
             policy,
             longest,
             ask(number),
@@ -319,7 +334,7 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
             pupil=model if afresh else None,
         )
         told.append(notes)
-    got, history = rounds.rounds(
+    got, history = rejection.rejection_rounds(
         model,
         longest,
         ask,
@@ -339,14 +354,17 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
 
 
 def test_by_default_the_policy_goes_on_learning():
-    assert inspect.signature(rounds.rounds).parameters["afresh"].default is False
+    assert (
+        inspect.signature(rejection.rejection_rounds).parameters["afresh"].default
+        is False
+    )
 
 
 def test_impossible_rounds_are_refused(refuses):
     for name, least in (("count", 1), ("seed", 0)):
         knobs = {"seed": 0, "count": 1, name: -1}
         with refuses(f"{name}: got -1, wanted an int of at least {least}"):
-            rounds.rounds(
+            rejection.rejection_rounds(
                 tiny(), longest, lambda _: ASKED, every_passing, plan=SMALL, **knobs
             )
 
@@ -354,15 +372,15 @@ def test_impossible_rounds_are_refused(refuses):
 def test_one_round_on_a_verified_skill_raises_what_is_sampled():
     """A toy: right is an answer that begins with one certain token."""
     asked = ASKED * 4
-    plan = Plan(group=16, max_tokens=2, epochs=4, batch=8, lr=0.02)
+    plan = RejectionConfig(group=16, max_tokens=2, epochs=4, batch=8, lr=0.02)
 
     def begins(asked, rollout):
         first = rollout.mask.long().argmax(1)
         token = rollout.actions[torch.arange(len(rollout)), first]
         return (token % 7 == 0).double()
 
-    policy, history = rounds.rounds(
+    policy, history = rejection.rejection_rounds(
         tiny(), begins, lambda _: asked, every_passing, seed=0, count=2, plan=plan
     )
-    _, after = harvest(policy, begins, asked, seed=9, plan=plan)
+    _, after = sample_and_score(policy, begins, asked, seed=9, plan=plan)
     assert history["reward"][0] < 0.3 < 0.35 < history["reward"][1] < after.mean()

@@ -35,7 +35,11 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> str:
     for part in ("lib", "notebooks/records"):
         shutil.copytree(ROOT / part, work / part)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for arguments in (["init", "-q", "-b", BRANCH], ["add", "."], ["commit", "-qm", "a"]):
+    for arguments in (
+        ["init", "-q", "-b", BRANCH],
+        ["add", "."],
+        ["commit", "-qm", "a"],
+    ):
         subprocess.run([*git, *arguments], cwd=work, check=True)
     subprocess.run([*git, "clone", "-q", "--bare", str(work), str(bare)], check=True)
     return bare.as_uri()
@@ -155,9 +159,7 @@ def test_running_the_cell_twice_in_one_kernel_is_harmless(run, tmp_path, remote)
     assert ran.stdout.count("Fetching") == 1
 
 
-FAKE_COLAB = (
-    "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
-)
+FAKE_COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 
 
 def test_in_colab_it_clones_into_content_and_finds_it_from_everywhere(run, tmp_path):
@@ -191,10 +193,14 @@ def test_a_folder_of_that_name_without_the_code_is_left_as_it_is(run, tmp_path):
     assert (half / "HEAD").read_text() == "ref: refs/heads/main"
 
 
-def test_a_clone_that_was_killed_half_way_does_not_stand_in_the_way(run, tmp_path, remote):
+def test_a_clone_that_was_killed_half_way_does_not_stand_in_the_way(
+    run, tmp_path, remote
+):
     here, tools = made(tmp_path / "here"), made(tmp_path / "tools")
     slow = tools / "git"
-    slow.write_text("#!/bin/sh\nmkdir -p book/lib && touch book/lib/require.py\nsleep 99\n")
+    slow.write_text(
+        "#!/bin/sh\nmkdir -p book/lib && touch book/lib/require.py\nsleep 99\n"
+    )
     slow.chmod(0o755)
     environment = bare_environment(tmp_path, PATH=f"{tools}:{os.environ['PATH']}")
     command = [sys.executable, "-c", cell(remote, tmp_path)]
@@ -280,5 +286,7 @@ def test_a_chapter_downloaded_into_an_empty_folder_runs(tmp_path, remote, monkey
     empty = made(tmp_path / "Downloads")
     resources = {"metadata": {"path": str(empty)}}
     ran = NotebookClient(chapter, timeout=400, resources=resources).execute()
-    assert json.dumps(ran.cells[-1].outputs).count(f"{empty}/{NAME}/lib/__init__.py") == 1
+    assert (
+        json.dumps(ran.cells[-1].outputs).count(f"{empty}/{NAME}/lib/__init__.py") == 1
+    )
     assert [p.name for p in empty.iterdir()] == [NAME]

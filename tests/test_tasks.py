@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.worlds import tasks as module
+from lib.worlds import village
 from lib.worlds.tasks import (
     SKILLS,
     Task,
@@ -186,7 +187,7 @@ def test_knowledge_is_of_every_animal_and_kind():
     assert len({t.request for t in made}) == 48
     for task in made:
         (animal,) = (
-            a for name, a in BY_NAME.items() if name in module.words_of(task.request)
+            a for name, a in BY_NAME.items() if name in village.words_of(task.request)
         )
         kind = {"What colour": "colour", "Where does": "home", "What does": "food"}
         fact = getattr(animal, kind[" ".join(task.request.split()[:2])])
@@ -254,7 +255,7 @@ def test_a_description_of_level_n_has_n_and_three_words_and_is_true():
     for task in tasks("words", count=500, seed=0):
         wanted = r"Describe the (\w+) in (\d) words\."
         name, count = re.fullmatch(wanted, task.request).groups()
-        words = module.words_of(task.answer)
+        words = village.words_of(task.answer)
         assert len(words) == int(count) == task.level + 3
         facts = {w for w in words if w in sum(KINDS.values(), ())}
         animal = BY_NAME[name]

@@ -20,7 +20,9 @@ def test_the_default_room_runs_from_sixty_to_eighty_and_starts_at_sixty_five():
     assert room.start.nonzero().flatten().tolist() == [5]
     assert room.start[5] == 1
     assert room.gamma == 0.95
-    assert {room.transition.dtype, room.reward.dtype, room.start.dtype} == {torch.float64}
+    assert {room.transition.dtype, room.reward.dtype, room.start.dtype} == {
+        torch.float64
+    }
 
 
 def test_the_heater_warms_by_one_degree_and_a_draught_takes_one_away():

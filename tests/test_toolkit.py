@@ -14,10 +14,11 @@ import torch
 from torch.testing import assert_close
 
 from lib.advantages import gae
-from lib.algorithms import ALGORITHMS, Lesson
+from lib.algorithms import ALGORITHMS
 from lib.losses.policy_gradient import reinforce
 from lib.losses.preference import dpo
 from lib.ops import token_logps
+from lib.rollout import Batch
 from lib.worlds import exact
 
 close = partial(assert_close, rtol=0, atol=1e-12)
@@ -42,7 +43,7 @@ def logps_of(policy):
 
 def lesson(rows, credit, old):
     rollout = replace(ROWS.rows(rows), logps=old[rows])
-    return Lesson(
+    return Batch(
         rollout=rollout,
         group=G,
         advantages=credit.reshape(-1, 1).expand(rollout.mask.shape),

@@ -188,7 +188,9 @@ def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
     notebook = notebook_of(*cells)
     before = notebooks.fingerprints(notebook)
     assert folds.fold(notebook) == ["input", "output", "cell", "open"]
-    found = [(c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in notebook.cells]
+    found = [
+        (c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in notebook.cells
+    ]
     assert found == [
         ({"source_hidden": True}, "form"),
         ({"outputs_hidden": True}, None),
@@ -360,7 +362,9 @@ def test_a_page_leads_to_folded_solutions_and_colab_to_the_student_s_notebook(pa
     assert shown("[n](../01_a.ipynb)") == "[n](../01_a.ipynb)"
 
 
-def test_the_download_button_of_an_exercise_gives_the_student_s_notebook(pages, tmp_path):
+def test_the_download_button_of_an_exercise_gives_the_student_s_notebook(
+    pages, tmp_path
+):
     source, output = tmp_path / "source", tmp_path / "html"
     folders = [source / "notebooks" / "exercises", output / "_sources" / "notebooks"]
     for folder in (*folders, folders[1] / "solutions"):

@@ -11,9 +11,9 @@ from lib import checkpoint
 from lib.losses.policy_gradient import reinforce
 from lib.models.mlp import MLP
 from lib.ops import token_logps
-from lib.sampling import play
 from lib.train import fit, minibatches
 from lib.worlds import cartpole
+from lib.worlds.environment import play
 
 
 class Weights(nn.Module):

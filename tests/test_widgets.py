@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import widgets
-from lib.frames import ticks
+from lib.show import widgets
+from lib.show.frames import ticks
 
 ROOT = Path(__file__).parents[1]
 X = np.linspace(0.0, 1.0, 20)

@@ -596,7 +596,9 @@ def in_pairs(root: Path) -> list[str]:
 def pinned(root: Path) -> list[str]:
     """What is installed is pinned to one version each."""
     said = []
-    for path in sorted([*root.glob("requirements*.txt"), *root.glob("constraints*.txt")]):
+    for path in sorted(
+        [*root.glob("requirements*.txt"), *root.glob("constraints*.txt")]
+    ):
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip() and not re.match(r"#|-[rc] |[\w.-]+==[\w.]+$", line):
                 said.append(f"{path.name}: {line!r} pins no version")

@@ -5,13 +5,13 @@
 
 import torch
 
-from lib.reward_model import Informed, RewardModel, proxy_model
+from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model
 
 
 def main() -> None:
     """The base model, the instruction-tuned one, and two reward models on top of it."""
     torch.set_num_threads(1)
-    for kind in (RewardModel, Informed):
+    for kind in (RewardModel, SurprisalRewardModel):
         proxy_model(kind=kind)
 
 

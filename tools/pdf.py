@@ -65,7 +65,9 @@ def article(site: Path, page: str, pages: set[str], address: str) -> Tag:
     for gone in found.select("script, noscript, .headerlink"):
         gone.decompose()
     for tag in found.find_all(id=True):
-        if not tag.find_parent(["svg", "figure"]) and not tag.find("svg", recursive=False):
+        if not tag.find_parent(["svg", "figure"]) and not tag.find(
+            "svg", recursive=False
+        ):
             if not (tag.name == "figure" and tag["id"].startswith("drag-")):
                 tag["id"] = f"{slug(page)}--{tag['id']}"
     for link in found.find_all("a", href=True):

@@ -20,7 +20,8 @@ GIGABYTES = 3  # torch alone unpacks to about one; its CUDA libraries to five mo
 REASONS = (  # what pip says -> what to do; the first that fits
     (
         ("No space left on device", "Errno 28"),
-        "The disk is full: free some space (about %d GB) and say make again." % GIGABYTES,
+        "The disk is full: free some space (about %d GB) and say make again."
+        % GIGABYTES,
     ),
     (
         (
@@ -56,7 +57,8 @@ def check_python():
     if sys.version_info < (3, 11):
         stop(
             "Python %d.%d (%s) is too old: install Python 3.11 or newer, or say"
-            " make PYTHON=/path/to/python3.11" % (sys.version_info[:2] + (sys.executable,))
+            " make PYTHON=/path/to/python3.11"
+            % (sys.version_info[:2] + (sys.executable,))
         )
     try:
         import ensurepip
@@ -108,7 +110,9 @@ def venv_python():
 
 def same_python():
     """There is an environment of this Python's version, and it runs."""
-    say = "import sys; sys.exit(sys.version_info[:2] != (%d, %d))" % sys.version_info[:2]
+    say = (
+        "import sys; sys.exit(sys.version_info[:2] != (%d, %d))" % sys.version_info[:2]
+    )
     try:
         return subprocess.call([venv_python(), "-c", say]) == 0
     except (IOError, OSError):
@@ -121,7 +125,9 @@ def install(torch_index):
     sys.stdout.flush()
     if not same_python():
         if subprocess.call([sys.executable, "-m", "venv", "--clear", VENV]) != 0:
-            stop("Python could not make .venv (see above): is its venv module complete?")
+            stop(
+                "Python could not make .venv (see above): is its venv module complete?"
+            )
     if torch_index:
         with open(os.path.join(ROOT, "requirements.txt")) as file:
             torch = [line.strip() for line in file if line.startswith("torch==")]

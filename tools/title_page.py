@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lib.rollout import Rollout
-from lib.sampling import play
-from lib.worlds import mdp
+from lib.worlds import environment, mdp
 from lib.worlds import thermostat as room
+from lib.worlds.environment import play
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 LAG, STEPS = 3, 50  # of the figure
@@ -207,7 +207,9 @@ def files() -> dict[str, str]:
     }
 
 
-def _play(policy: Tensor, world: mdp.World, generator: torch.Generator) -> Rollout:
+def _play(
+    policy: Tensor, world: environment.World, generator: torch.Generator
+) -> Rollout:
     logits = policy.log()  # (S, A): -inf is a probability of 0
     return play(lambda states: logits[states], world, batch=1, generator=generator)
 

@@ -16,16 +16,16 @@ from torch import Tensor
 from lib import require
 from lib.kl import k3
 from lib.losses.ratio import (
+    clamped,
     clipped,
     finite,
-    held,
     log_ratio_of,
     per_row,
     per_token,
     pessimistic,
     ratio_metrics,
 )
-from lib.ops import fixed_length_mean, kept, masked_mean, sequence_mean, token_mean
+from lib.ops import fixed_length_mean, masked, masked_mean, sequence_mean, token_mean
 
 Loss = tuple[Tensor, dict[str, float]]
 
@@ -33,7 +33,7 @@ Loss = tuple[Tensor, dict[str, float]]
 def reinforce(logps: Tensor, advantages: Tensor, mask: Tensor) -> Loss:
     """-(Σ_t logps · A), mean over rows: expected gradient -∇J (Williams 1992)."""
     weights = per_token(advantages, mask)
-    total = (kept(logps, mask, "logps") * weights).sum(-1)  # (B,)
+    total = (masked(logps, mask, "logps") * weights).sum(-1)  # (B,)
     nll = -token_mean(logps.detach(), mask)
     return -total.mean(), {"nll": nll.item()}
 
@@ -76,7 +76,7 @@ def rloo(
     """
     require.positive("clip", clip)
     weights, rows = per_row(advantages, mask)
-    log_ratio = held(log_ratio_of(logps, old_logps, mask).sum(-1))  # (B,)
+    log_ratio = clamped(log_ratio_of(logps, old_logps, mask).sum(-1))  # (B,)
     surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
     return -surrogate.mean(), ratio_metrics(log_ratio, rows, 1 - clip, 1 + clip)
 
@@ -104,7 +104,7 @@ def grpo(
     if ref_logps is None:
         require.refuse("ref_logps", None, "a tensor, since beta is above 0")
     ref = finite(ref_logps, mask, "ref_logps")
-    penalty = k3(kept(logps, mask, "logps"), ref)  # (B, T)
+    penalty = k3(masked(logps, mask, "logps"), ref)  # (B, T)
     metrics["kl"] = token_mean(penalty.detach(), mask).item()
     return sequence_mean(beta * penalty - surrogate, mask), metrics
 
@@ -188,7 +188,7 @@ def cispo(
     log_ratio = log_ratio_of(logps, old_logps, mask).detach()
     weight = log_ratio.exp().clamp(max=clip_high) * weights
     metrics = ratio_metrics(log_ratio, mask, -math.inf, clip_high)
-    return -token_mean(weight * kept(logps, mask, "logps"), mask), metrics
+    return -token_mean(weight * masked(logps, mask, "logps"), mask), metrics
 
 
 def sapo(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import kept, token_mean
+from lib.ops import masked, token_mean
 
 
 def per_token(advantages: Tensor, mask: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ def clipped(
 
 
 def finite(x: Tensor, mask: Tensor, name: str) -> Tensor:
-    """`ops.kept`, and what is kept must be finite."""
-    filled = kept(x, mask, name)
+    """`ops.masked`, and what is kept must be finite."""
+    filled = masked(x, mask, name)
     require.finite(name, x, mask)
     return filled
 
@@ -63,10 +63,10 @@ def finite(x: Tensor, mask: Tensor, name: str) -> Tensor:
 def log_ratio_of(logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor:
     """log π - log π_old, (B, T), 0 behind the mask; held where `exp` stays finite."""
     old = finite(old_logps, mask, "old_logps").detach()
-    return held(kept(logps, mask, "logps") - old)
+    return clamped(masked(logps, mask, "logps") - old)
 
 
-def held(log_ratio: Tensor) -> Tensor:
+def clamped(log_ratio: Tensor) -> Tensor:
     """Held within ± half of what `exp` can take: ρA and its gradient stay finite."""
     limit = math.log(torch.finfo(log_ratio.dtype).max) / 2
     return log_ratio.clamp(-limit, limit)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lib import require
-from lib.ops import kept, token_logps, token_mean
+from lib.ops import masked, token_logps, token_mean
 
 Loss = tuple[Tensor, dict[str, float]]
 
@@ -67,7 +67,7 @@ def outcome(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
     good = labels.masked_fill(~mask, 0)
     if ((good != 0) & (good != 1)).any():
         require.refuse("labels", "a value other than 0 and 1", "labels of 0 or 1")
-    filled = kept(logits, mask, "logits")
+    filled = masked(logits, mask, "logits")
     for_label = torch.where(good == 1, filled, -filled)  # (B, T)
     accuracy = token_mean(for_label > 0, mask).item()
     return -token_mean(logsigmoid(for_label), mask), {"accuracy": accuracy}

@@ -6,7 +6,7 @@ says whose tokens are to be learned (the answer's, not the prompt's).
 
 from torch import Tensor
 
-from lib.ops import kept, token_mean
+from lib.ops import masked, token_mean
 
 Loss = tuple[Tensor, dict[str, float]]
 
@@ -17,5 +17,5 @@ def sft(logps: Tensor, mask: Tensor) -> Loss:
     logps, mask: (B, T). The metric `perplexity` = exp(loss) is the size of the die that
     would be as uncertain. A token of probability 0 makes both infinite.
     """
-    loss = -token_mean(kept(logps, mask, "logps"), mask)
+    loss = -token_mean(masked(logps, mask, "logps"), mask)
     return loss, {"perplexity": loss.exp().item()}

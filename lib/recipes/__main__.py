@@ -13,11 +13,11 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 
-from lib import figures, picture
 from lib.checkpoint import CheckpointError, write_text
 from lib.recipes import drawing, engine, report
 from lib.recipes.folder import Busy
 from lib.recipes.stages import Recipe
+from lib.show import figures, picture
 
 NAMES = ("instructgpt", "tulu3", "deepseek_r1")
 

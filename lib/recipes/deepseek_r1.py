@@ -13,13 +13,13 @@ number stands for it); of the last stage it gives 1,700 steps, and the first RL 
 from dataclasses import replace
 from functools import partial
 
-from lib.recipes.feedback import ranked
+from lib.recipes.feedback import reward_model_stage
 from lib.recipes.prompts import by_kind, mixed, right_and_reasoned, skill, talk
 from lib.recipes.stages import BASE, Recipe, Stage
-from lib.recipes.tools import harvested, practised
+from lib.recipes.tools import rejection_stage, rl_stage
 
 sums = skill("sum", 1, 2)
-rl = partial(practised, prompts=32, group=16)
+rl = partial(rl_stage, prompts=32, group=16)
 reasoning = partial(rl, sums, right_and_reasoned, max_tokens=24)
 last = partial(rl, mixed((0.5, sums), (0.5, talk)), by_kind, judged=True)
 
@@ -44,7 +44,7 @@ RECIPE = Recipe(
             start=BASE,
             published=5_000,
             unit="samples",
-            run=harvested(sums, epochs=16, lr=6e-3),
+            run=rejection_stage(sums, epochs=16, lr=6e-3),
             uses="zero",
             assumed=True,
         ),
@@ -65,7 +65,7 @@ RECIPE = Recipe(
             start=BASE,
             published=800_000,
             unit="samples",
-            run=harvested(sums, general=0.25),
+            run=rejection_stage(sums, general=0.25),
             uses="reasoning",
         ),
         Stage(
@@ -75,7 +75,7 @@ RECIPE = Recipe(
             start="sft",
             published=66_000,
             unit="preference pairs",
-            run=ranked(answers=(2,), batch=32, epochs=8),
+            run=reward_model_stage(answers=(2,), batch=32, epochs=8),
             judges=True,
         ),
         Stage(
@@ -97,7 +97,7 @@ many = RECIPE.changed("cold", published=100_000)
 ABLATIONS = {
     "no cold start": RECIPE.without("cold"),
     "no reasoning RL": RECIPE.changed("sft", uses="cold").without("reasoning"),
-    "reasoning alone in SFT": RECIPE.changed("sft", run=harvested(sums)),
+    "reasoning alone in SFT": RECIPE.changed("sft", run=rejection_stage(sums)),
     "no KL in the last stage": RECIPE.changed("r1", run=last(lr=5e-4)),
     "verifiers alone at last": RECIPE.changed(
         "r1", run=rl(sums, right_and_reasoned, lr=5e-4, beta=0.1), uses=None

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from lib import figures
 from lib.recipes.engine import Result
 from lib.recipes.stages import BASE, Recipe
+from lib.show import figures
 
 WIDTH, HEIGHT, STEP = 4.3, 0.92, 1.28  # of a box, and from one to the next; inches
 LEFT, RIGHT = 0.6, 0.45  # room for the arrows

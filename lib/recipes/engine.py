@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from lib import checkpoint, evaluate, require
-from lib.base import base_model
 from lib.checkpoint import CheckpointError
+from lib.pretrain import base_model
 from lib.recipes.folder import Folder, manifest
 from lib.recipes.prompts import EXAM
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage, Work
-from lib.reward_model import Informed, RewardModel
+from lib.reward_model import RewardModel, SurprisalRewardModel
 from lib.rewards import reasoned, verified
 from lib.worlds import taste
 from lib.worlds.tasks import Task, tasks
@@ -183,7 +183,7 @@ def _done(
     if place is None or not place.exists():
         return None
     state = checkpoint.load(place)
-    kinds = {"RewardModel": RewardModel, "Informed": Informed}
+    kinds = {"RewardModel": RewardModel, "Informed": SurprisalRewardModel}
     try:
         kind, found = state["kind"], state["result"]
         if kind in kinds:

@@ -8,18 +8,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lib import base, evaluate
-from lib.algorithms import ALGORITHMS, Lesson
-from lib.comparisons import PEOPLE, compare
-from lib.lessons import Knobs, Learner, loss_of
+from lib import evaluate, pretrain, train
+from lib.algorithms import ALGORITHMS
 from lib.losses.policy_gradient import Loss
 from lib.losses.reward import k_wise
-from lib.on_policy import lessons
+from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, training_batches
+from lib.preference_data import PEOPLE, sample_pairs
 from lib.recipes.prompts import from_pool, talk
 from lib.recipes.stages import Outcome, Run, Work
-from lib.reward_model import Informed, RewardModel, accuracy, at_last
+from lib.reward_model import RewardModel, SurprisalRewardModel, accuracy, at_last
 from lib.rewards import Reward, learned
-from lib.rollout import Rollout
+from lib.rollout import Batch, Rollout
 from lib.train import fit
 from lib.worlds.corpus import documents
 from lib.worlds.taste import Annotators
@@ -27,7 +26,7 @@ from lib.worlds.taste import Annotators
 # --- reward models --------------------------------------------------------------------
 
 
-def ranked(
+def reward_model_stage(
     *,
     answers: Sequence[int] = range(4, 10),
     lr: float = 2e-3,
@@ -55,18 +54,18 @@ def ranked(
             batches.append((rollout.rows(rows.flatten()), size))
             written += len(rollout)
         order = [draw.sample(batches, len(batches)) for _ in range(epochs)]
-        batches, model = sum(order, []), Informed(work.start)
+        batches, model = sum(order, []), SurprisalRewardModel(work.start)
         history = fit(
             model,
             batches,
             _ranking_loss,
-            lr=base.warm_cosine(lr, len(batches), warm=min(10, len(batches))),
+            lr=train.warm_cosine(lr, len(batches), warm=min(10, len(batches))),
             progress=work.progress,
             checkpoint=work.checkpoint,
             every=10,
             run=(work.seed, work.amount),
         )
-        fresh = compare(work.start, count=256, seed=900 + work.seed, split="test")
+        fresh = sample_pairs(work.start, count=256, seed=900 + work.seed, split="test")
         notes = {"accuracy": accuracy(model, fresh)}
         return Outcome(model, history, written, notes)
 
@@ -82,7 +81,7 @@ def _ranking_loss(model: RewardModel, batch: tuple[Rollout, int]) -> Loss:
 # --- PPO ------------------------------------------------------------------------------
 
 
-def instructgpt_ppo(
+def ppo_stage(
     *,
     updates: int,
     prompts: int = 16,
@@ -103,9 +102,9 @@ def instructgpt_ppo(
 
     def run(work: Work) -> Outcome:
         judge = RewardModel(work.start) if reward is not None else work.used
-        learner = Learner(copy.deepcopy(work.start), _critic(judge))
+        learner = PolicyWithCritic(copy.deepcopy(work.start), _critic(judge))
         algorithm = ALGORITHMS["PPO"]
-        stream = lessons(
+        stream = training_batches(
             learner,
             algorithm,
             learned(judge) if reward is None else reward,
@@ -113,11 +112,11 @@ def instructgpt_ppo(
             seed=work.seed,
             updates=updates,
             reference=work.start,
-            knobs=Knobs(group=group, beta=beta),
+            knobs=RLConfig(group=group, beta=beta),
         )
-        text = base.rows(documents(count=4 * rows * updates, seed=5000 + work.seed))
+        text = pretrain.rows(documents(count=4 * rows * updates, seed=5000 + work.seed))
 
-        def pairs(start: int) -> Iterator[tuple[Lesson, Tensor]]:
+        def pairs(start: int) -> Iterator[tuple[Batch, Tensor]]:
             for update, lesson in enumerate(stream(start), start):
                 first = update * rows % (len(text) - rows)
                 yield lesson, text[first : first + rows]
@@ -137,12 +136,14 @@ def instructgpt_ppo(
     return run
 
 
-def _mixed_loss(learner: Learner, batch: tuple[Lesson, Tensor], *, ptx: float) -> Loss:
+def _mixed_loss(
+    learner: PolicyWithCritic, batch: tuple[Batch, Tensor], *, ptx: float
+) -> Loss:
     """PPO's loss on a lesson, and `ptx` times the loss of pretraining on old text."""
     loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch[0])
     if not ptx:
         return loss, metrics
-    old, told = base.next_token_loss(learner.policy, batch[1])
+    old, told = pretrain.next_token_loss(learner.policy, batch[1])
     return loss + ptx * old, {**metrics, "perplexity": told["perplexity"]}
 
 

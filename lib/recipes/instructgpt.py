@@ -4,9 +4,9 @@ Sizes are those of its Table 6; a demonstration, a prompt whose answers are rank
 prompt of PPO each count once. The published PPO saw each prompt about eight times.
 """
 
-from lib.recipes.feedback import instructgpt_ppo, ranked
+from lib.recipes.feedback import ppo_stage, reward_model_stage
 from lib.recipes.stages import BASE, Recipe, Stage
-from lib.recipes.tools import demonstrated
+from lib.recipes.tools import sft_stage
 from lib.rewards import gold
 from lib.worlds.taste import Annotators
 
@@ -24,7 +24,7 @@ RECIPE = Recipe(
             start=BASE,
             published=12_725,
             unit="demonstrations",
-            run=demonstrated(epochs=16, lr=3e-3),
+            run=sft_stage(epochs=16, lr=3e-3),
         ),
         Stage(
             name="reward",
@@ -33,7 +33,7 @@ RECIPE = Recipe(
             start="sft",
             published=33_207,
             unit="ranked prompts",
-            run=ranked(),
+            run=reward_model_stage(),
             judges=True,
         ),
         Stage(
@@ -43,7 +43,7 @@ RECIPE = Recipe(
             start="sft",
             published=31_144,
             unit="prompts",
-            run=instructgpt_ppo(updates=UPDATES),
+            run=ppo_stage(updates=UPDATES),
             uses="reward",
         ),
     ),
@@ -52,11 +52,11 @@ RECIPE = Recipe(
 ABLATIONS = {
     "no SFT": RECIPE.without("sft"),
     "coins for rankings": RECIPE.changed(
-        "reward", run=ranked(annotators=Annotators(error_rate=1.0))
+        "reward", run=reward_model_stage(annotators=Annotators(error_rate=1.0))
     ),
     "gold for the reward model": RECIPE.changed(
-        "ppo", run=instructgpt_ppo(updates=UPDATES, reward=gold)
+        "ppo", run=ppo_stage(updates=UPDATES, reward=gold)
     ),
-    "no KL": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, beta=0.0)),
-    "no ptx": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, ptx=0.0)),
+    "no KL": RECIPE.changed("ppo", run=ppo_stage(updates=UPDATES, beta=0.0)),
+    "no ptx": RECIPE.changed("ppo", run=ppo_stage(updates=UPDATES, ptx=0.0)),
 }

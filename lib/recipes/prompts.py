@@ -2,24 +2,21 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lib import evaluate, require
-from lib.on_policy import Ask
 from lib.recipes.decontaminate import decontaminator
 from lib.reward_model import RewardModel
 from lib.rewards import Reward, judge, learned, reasoned, verified
 from lib.rollout import Rollout
 from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, tasks
+from lib.worlds.tasks import SKILLS, Task, TaskSampler, TaskSource, tasks
 
 EXAM = 128  # held-out tasks of each skill: what is measured after every stage
 TRIES = 20  # to find as many clean tasks as were asked for
-
-Asks = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
 
 
 def talk(count: int, seed: int) -> Sequence[Task]:
@@ -27,14 +24,14 @@ def talk(count: int, seed: int) -> Sequence[Task]:
     return taste.requests(count=count, seed=seed)
 
 
-def skill(name: str, *levels: int) -> Asks:
+def skill(name: str, *levels: int) -> TaskSource:
     """Tasks of one skill."""
     return lambda count, seed: tasks(
         name, count=count, seed=seed, levels=levels or None
     )
 
 
-def mixed(*parts: tuple[float, Asks]) -> Asks:
+def mixed(*parts: tuple[float, TaskSource]) -> TaskSource:
     """Tasks of several kinds, in these shares, shuffled; the first takes what is over."""
 
     def asks(count: int, seed: int) -> Sequence[Task]:
@@ -47,12 +44,12 @@ def mixed(*parts: tuple[float, Asks]) -> Asks:
     return asks
 
 
-def skills() -> Asks:
+def skills() -> TaskSource:
     """Tasks of every skill, equally many."""
     return mixed(*((1 / len(SKILLS), skill(name)) for name in SKILLS))
 
 
-def clean(asks: Asks, held_out: Sequence[Task] | None = None) -> Asks:
+def clean(asks: TaskSource, held_out: Sequence[Task] | None = None) -> TaskSource:
     """The same without what is too near to a held-out task, as many as asked for.
 
     By default to those on which recipes are measured.
@@ -71,7 +68,7 @@ def clean(asks: Asks, held_out: Sequence[Task] | None = None) -> Asks:
     return found
 
 
-def from_pool(pool: Sequence[Task], count: int, seed: int) -> Ask:
+def from_pool(pool: Sequence[Task], count: int, seed: int) -> TaskSampler:
     """`count` tasks of a pool for each update, none twice in an update if it can be."""
 
     def ask(update: int) -> Sequence[Task]:

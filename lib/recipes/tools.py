@@ -10,28 +10,30 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from lib import base, evaluate, instruct, rejection, rounds
+from lib import direct, evaluate, rejection, sft
 from lib.algorithms import ALGORITHMS
-from lib.lessons import Knobs
-from lib.on_policy import train
+from lib.losses.preference import dpo
+from lib.on_policy import RLConfig, train
+from lib.preference_data import PEOPLE, ranked_pairs
 from lib.recipes.decontaminate import decontaminator
-from lib.recipes.prompts import EXAM, Asks, from_pool, right_and_reasoned
+from lib.recipes.prompts import EXAM, from_pool, right_and_reasoned
 from lib.recipes.stages import Outcome, Run, Work
 from lib.reward_model import RewardModel
 from lib.rewards import Reward
 from lib.rollout import Rollout
-from lib.train import fit
-from lib.worlds.tasks import SKILLS
+from lib.train import fit, warm_cosine
+from lib.worlds.tasks import SKILLS, TaskSource
+from lib.worlds.taste import Annotators
 
 KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
+
 
 # --- instruction tuning ---------------------------------------------------------------
 
 
-def demonstrated(
-    *, epochs: int, lr: float, batch: int = 32, clean: bool = False
-) -> Run:
+def sft_stage(*, epochs: int, lr: float, batch: int = 32, clean: bool = False) -> Run:
     """Supervised fine-tuning on people's answers to tasks of all kinds.
 
     With `clean`, those that are too near to a held-out task are left out of `amount`.
@@ -39,12 +41,12 @@ def demonstrated(
 
     def run(work: Work) -> Outcome:
         each = math.ceil(work.amount / KINDS)
-        shown = instruct.demonstrations(count=each, seed=work.seed)
+        shown = sft.demonstrations(count=each, seed=work.seed)
         shown = random.Random(work.seed).sample(shown, work.amount)
         if clean:
             near = decontaminator(evaluate.exam(count=EXAM))
             shown = [(task, answer) for task, answer in shown if not near(task)]
-        stream = instruct.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
+        stream = sft.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
         outcome = _tuned(work, list(stream), lr)
         notes = {"kept": len(shown) / work.amount} if clean else {}
         return replace(outcome, notes=notes)
@@ -58,8 +60,8 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
     history = fit(
         model,
         batches,
-        instruct.sft_loss,
-        lr=base.warm_cosine(lr, len(batches), warm=min(20, len(batches))),
+        sft.sft_loss,
+        lr=warm_cosine(lr, len(batches), warm=min(20, len(batches))),
         progress=work.progress,
         checkpoint=work.checkpoint,
         every=10,
@@ -71,8 +73,8 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
 # --- reinforcement learning -----------------------------------------------------------
 
 
-def practised(
-    asks: Asks,
+def rl_stage(
+    asks: TaskSource,
     reward: Reward | Callable[[RewardModel], Reward],
     *,
     judged: bool = False,
@@ -93,7 +95,7 @@ def practised(
     def run(work: Work) -> Outcome:
         pool = asks(work.amount, work.seed)
         rule = reward(work.used) if judged else reward
-        knobs = Knobs(group=group, beta=beta, max_tokens=max_tokens)
+        knobs = RLConfig(group=group, beta=beta, max_tokens=max_tokens)
         count = max(1, work.amount // prompts) if updates is None else updates
         model, history = train(
             work.start,
@@ -115,8 +117,8 @@ def practised(
 # --- rejection sampling ---------------------------------------------------------------
 
 
-def harvested(
-    asks: Asks,
+def rejection_stage(
+    asks: TaskSource,
     *,
     group: int = 4,
     general: float = 0.0,
@@ -132,12 +134,12 @@ def harvested(
 
     def run(work: Work) -> Outcome:
         asked = asks(round(work.amount * (1 - general)), work.seed)
-        plan = rounds.Plan(group=group)
-        rollout, rewards = rounds.harvest(
+        plan = rejection.RejectionConfig(group=group)
+        rollout, rewards = rejection.sample_and_score(
             work.used, right_and_reasoned, asked, seed=work.seed, plan=plan
         )
-        best = rounds.passing(rejection.top_per_prompt(rewards), rewards)
-        kept = rounds.selected(rollout, best, group=group)
+        best = rejection.passing(rejection.top_per_prompt(rewards), rewards)
+        kept = rejection.selected(rollout, best, group=group)
         shown = [
             (asked[prompt], answer.text)
             for prompt, answer in zip(best[:, 0].tolist(), evaluate.answers(kept))
@@ -145,9 +147,54 @@ def harvested(
         notes = {"kept": len(shown) / len(asked)}
         if general:
             count = math.ceil(work.amount * general / KINDS)
-            shown += instruct.demonstrations(count=count, seed=work.seed)
-        stream = instruct.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
+            shown += sft.demonstrations(count=count, seed=work.seed)
+        stream = sft.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
         outcome = _tuned(work, list(stream), lr)
         return replace(outcome, answers=len(rollout), notes=notes)
+
+    return run
+
+
+def dpo_stage(
+    asks: TaskSource,
+    *,
+    beta: float,
+    lr: float,
+    group: int = 4,
+    epochs: int = 1,
+    batch: int = 32,
+    annotators: Annotators = PEOPLE,
+) -> Run:
+    """Length-normalised DPO on preferences between answers of the model itself.
+
+    If the stage uses another model, the answers are that one's (off-policy).
+    """
+
+    def run(work: Work) -> Outcome:
+        pairs, answers = ranked_pairs(
+            work.start if work.used is None else work.used,
+            asks,
+            count=work.amount,
+            seed=work.seed,
+            group=group,
+            annotators=annotators,
+        )
+        model, history = direct.align(
+            work.start,
+            pairs,
+            partial(dpo, beta=beta),
+            epochs=epochs,
+            lr=lr,
+            batch=batch,
+            seed=work.seed,
+            per_token=True,
+            progress=work.progress,
+            checkpoint=work.checkpoint,
+            every=10,
+        )
+        fallen = pairs.chosen_gold < pairs.rejected_gold
+        return Outcome(
+            model, history, answers, {"erred": fallen.double().mean().item()}
+        )
 
     return run

@@ -7,17 +7,16 @@ GRPO, as in Tülu 3.1; the first release used PPO ("PPO" of the ablations).
 
 from functools import partial
 
-from lib.recipes.preferences import preferred
 from lib.recipes.prompts import clean, mixed, skill, skills, talk
 from lib.recipes.stages import BASE, Recipe, Stage
-from lib.recipes.tools import demonstrated, practised
+from lib.recipes.tools import dpo_stage, rl_stage, sft_stage
 from lib.rewards import verified
 
 PREFERRED = {"beta": 5.0, "lr": 1.5e-4}
 everything = clean(mixed((0.5, talk), (0.5, skills())))
 chat = clean(talk)
 verifiable = clean(mixed((0.5, skill("reverse")), (0.5, skill("words"))))
-rlvr = partial(practised, verifiable, verified, updates=80, max_tokens=16)
+rlvr = partial(rl_stage, verifiable, verified, updates=80, max_tokens=16)
 
 RECIPE = Recipe(
     name="tulu3",
@@ -31,7 +30,7 @@ RECIPE = Recipe(
             start=BASE,
             published=939_344,
             unit="demonstrations",
-            run=demonstrated(epochs=2, lr=3e-3, clean=True),
+            run=sft_stage(epochs=2, lr=3e-3, clean=True),
         ),
         Stage(
             name="dpo",
@@ -40,7 +39,7 @@ RECIPE = Recipe(
             start="sft",
             published=271_409,
             unit="preference pairs",
-            run=preferred(chat, **PREFERRED),
+            run=dpo_stage(chat, **PREFERRED),
         ),
         Stage(
             name="rlvr",
@@ -57,7 +56,7 @@ RECIPE = Recipe(
 ABLATIONS = {
     "no SFT": RECIPE.without("sft"),
     "no DPO": RECIPE.without("dpo"),
-    "skills in DPO too": RECIPE.changed("dpo", run=preferred(everything, **PREFERRED)),
+    "skills in DPO too": RECIPE.changed("dpo", run=dpo_stage(everything, **PREFERRED)),
     "off-policy pairs": RECIPE.changed("dpo", uses=BASE),
     "no KL": RECIPE.changed("rlvr", run=rlvr(lr=2.5e-4)),
     "PPO": RECIPE.changed("rlvr", run=rlvr(lr=2.5e-4, beta=0.1, algorithm="PPO")),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.rollout import World
+from lib.worlds.environment import World
 
 GRAVITY = 9.8  # m/s²
 CART, POLE = 1.0, 0.1  # kg

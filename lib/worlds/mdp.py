@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib import require
 from lib.ops import sample
-from lib.rollout import World
+from lib.worlds.environment import World
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class Task:
         return f"Q: {self.request}\nA:"
 
 
+TaskSampler = Callable[[int], Sequence[Task]]  # number of an update -> P tasks
+TaskSource = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
+
+
 # --- knowledge: what pretraining has read ---------------------------------------------
 
 _QUESTIONS = {

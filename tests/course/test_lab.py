@@ -47,7 +47,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
             if found:
                 break
         assert said and found, "".join(said)
-        while server.poll() is None and not answers(found[0]):  # it speaks, then listens
+        while server.poll() is None and not answers(
+            found[0]
+        ):  # it speaks, then listens
             time.sleep(0.2)
         yield root, found[0]
     finally:

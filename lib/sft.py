@@ -1,0 +1,148 @@
+"""Instruction tuning: a base model learns to answer, from people's answers.
+
+Answers that somebody wrote are a `Rollout` like those that a model sampled: states are
+the text so far, actions the tokens that followed, and the mask is True on the answer.
+So what reads one reads the other, and supervised fine-tuning is policy learning with
+somebody else's actions.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from lib import checkpoint, require
+from lib.evaluate import prompt_ids
+from lib.losses.supervised import Loss, sft
+from lib.models.transformer import Transformer
+from lib.ops import token_logps
+from lib.pretrain import CONFIG, base_model
+from lib.rollout import Rollout
+from lib.train import History, fit, warm_cosine
+from lib.worlds import taste
+from lib.worlds.tasks import SKILLS, Task, reasoning, tasks
+from lib.worlds.village import TOKENIZER, Split
+
+DEMONSTRATIONS = 600  # of each skill, and of talk
+EPOCHS = 3
+BATCH = 32
+LR = 3e-3
+
+
+def written(
+    asked: Sequence[Task],
+    texts: Sequence[str],
+    *,
+    finished: Sequence[bool] | None = None,
+) -> Rollout:
+    """Somebody's answers as a Rollout: prompt, a space, the text, end-of-text.
+
+    The end is written where `finished` (everywhere, if it is None). A text that begins
+    with a space gets no second one, so that what was sampled can be written again.
+    Log-probabilities and rewards are 0. A row has at least one token of an answer.
+    """
+    for name, given in (("texts", texts), ("finished", finished)):
+        if given is not None and len(given) != len(asked):
+            require.refuse(name, f"{len(given)}", f"{len(asked)}, one for each task")
+    if not asked:
+        require.refuse("asked", "none", "at least one task")
+    rows, begins = [], []
+    for task, text, done in zip(asked, texts, finished or [True] * len(asked)):
+        prompt = prompt_ids(task)
+        answer = TOKENIZER.encode(text if text.startswith(" ") else f" {text}")
+        rows.append([*prompt, *answer, *[TOKENIZER.end] * done])
+        begins.append(len(prompt))
+    lengths = torch.tensor([len(row) for row in rows])
+    tokens = torch.full((len(rows), int(lengths.max())), TOKENIZER.pad)
+    for place, row in zip(tokens, rows):
+        place[: len(row)] = torch.tensor(row)
+    at = torch.arange(tokens.shape[1])
+    mask = (at >= torch.tensor(begins).unsqueeze(1)) & (at < lengths.unsqueeze(1))
+    last = tokens.gather(1, lengths.unsqueeze(1) - 1).squeeze(1)
+    nothing = torch.zeros(tokens[:, 1:].shape)
+    return Rollout(
+        states=tokens[:, :-1],
+        actions=tokens[:, 1:],
+        logps=nothing,
+        rewards=nothing,
+        mask=mask[:, 1:],
+        last_states=last,
+        terminated=last == TOKENIZER.end,
+    )
+
+
+def sft_loss(model: nn.Module, shown: Rollout) -> Loss:
+    """Foresee the answers, not the questions: `sft` on the tokens of the mask."""
+    return sft(token_logps(model(shown.states), shown.actions), shown.mask)
+
+
+def demonstrations(
+    *, count: int, seed: int, split: Split = "train"
+) -> list[tuple[Task, str]]:
+    """`count` tasks of every skill and as many open requests, each with an answer.
+
+    Half of the sums are worked step by step, inside <think>.
+    """
+    shown = [
+        (task, reasoning(task) if skill == "sum" and i % 2 else task.answer)
+        for skill in SKILLS
+        for i, task in enumerate(tasks(skill, count=count, seed=seed, split=split))
+    ]
+    talk = taste.requests(count=count, seed=seed, split=split)
+    return [*shown, *((task, task.answer) for task in talk)]
+
+
+def shuffled(
+    shown: Sequence[tuple[Task, str]], *, epochs: int, batch: int, seed: int
+) -> Iterator[Rollout]:
+    """Batches of demonstrations, each once an epoch, in an order from the seed."""
+    draw = random.Random(seed)
+    for _ in range(epochs):
+        order = draw.sample(range(len(shown)), len(shown))
+        for first in range(0, len(order), batch):
+            yield written(*zip(*(shown[i] for i in order[first : first + batch])))
+
+
+def instruct(
+    model: nn.Module,
+    shown: Sequence[tuple[Task, str]],
+    *,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+    lr: float = LR,
+    seed: int = 0,
+    progress: str | None = None,
+) -> History:
+    """Fine-tune a model in place on demonstrations; returns the history of `fit`."""
+    require.count("epochs", epochs)
+    require.count("batch", batch)
+    if not shown:
+        require.refuse("shown", "none", "at least one demonstration")
+    updates = epochs * math.ceil(len(shown) / batch)
+    rate = warm_cosine(lr, updates, warm=20)
+    batches = list(shuffled(shown, epochs=epochs, batch=batch, seed=seed))
+    return fit(model, batches, sft_loss, lr=rate, progress=progress)
+
+
+def instructed_model(*, seed: int = 0, progress: str | None = None) -> Transformer:
+    """The book's instruction-tuned model: the base model, shown how to answer.
+
+    Read from the cache, or made and put there (see `checkpoint.cached`), with a bar.
+    """
+
+    def make() -> checkpoint.State:
+        model = base_model(seed=seed, progress=progress)
+        shown = demonstrations(count=DEMONSTRATIONS, seed=seed)
+        knobs = {"epochs": EPOCHS, "batch": BATCH, "lr": LR, "seed": seed}
+        instruct(model, shown, **knobs, progress=progress or "instruction tuning")
+        return {"model": model.state_dict()}
+
+    made_of = (CONFIG, DEMONSTRATIONS, EPOCHS, BATCH, LR)
+    about = "the instruction-tuned model, which takes about 15 s"
+    name = f"instructed-{seed}"
+    state = checkpoint.cached(name, make, file=__file__, of=made_of, about=about)
+    model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
+    model.load_state_dict(state["model"])
+    return model

@@ -1,0 +1,204 @@
+"""Instruction tuning: answers as rollouts, demonstrations, the tuned model in its cache."""
+
+import inspect
+from collections import Counter
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lib import evaluate, pretrain, sft, train
+from lib.models.transformer import Config, Transformer
+from lib.ops import token_logps
+from lib.sft import demonstrations, instructed_model, sft_loss, shuffled, written
+from lib.train import fit
+from lib.worlds import taste
+from lib.worlds.tasks import SKILLS, Task, reasoning, tasks
+from lib.worlds.village import TOKENIZER, split_of
+
+TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
+SHORT = Task("know", 1, "A?", "b")
+LONG = Task("know", 1, "A long one?", "c")
+
+
+def tiny(seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    return Transformer(TINY, generator=draws, dtype=torch.float64)
+
+
+def test_an_answer_is_prompt_space_text_and_end():
+    got = written([SHORT], ["black."])
+    prompt, answer = evaluate.prompt_ids(SHORT), TOKENIZER.encode(" black.")
+    row = torch.tensor([*prompt, *answer, 2])
+    assert got.states.tolist() == [row[:-1].tolist()]
+    assert got.actions.tolist() == [row[1:].tolist()]
+    before = [False] * (len(prompt) - 1)
+    assert got.mask.tolist() == [before + [True] * (len(answer) + 1)]
+    assert got.last_states.tolist() == [2] and got.terminated.tolist() == [True]
+    assert (got.logps == 0).all() and (got.rewards == 0).all()
+
+
+def test_rows_of_different_lengths_are_padded_on_the_right():
+    got = written([SHORT, LONG], ["no", "no"])
+    alone = written([SHORT], ["no"])
+    width = alone.actions.shape[1]
+    assert torch.equal(got.actions[:1, :width], alone.actions)
+    assert torch.equal(got.mask[:1, :width], alone.mask)
+    assert (got.actions[0, width:] == 0).all() and not got.mask[0, width:].any()
+    assert got.lengths.tolist() == [alone.lengths.item()] * 2
+    assert got.mask[1, -1]
+
+
+def test_what_is_not_finished_has_no_end():
+    got = written([SHORT, SHORT], ["no", "no"], finished=[True, False])
+    assert got.terminated.tolist() == [True, False]
+    assert got.lengths[0] == got.lengths[1] + 1
+    assert got.last_states[0] == 2
+    assert got.last_states[1] == TOKENIZER.encode(" no")[-1]
+
+
+def test_what_a_model_sampled_can_be_written_again(seeded):
+    asked = [SHORT, LONG, *tasks("know", count=6, seed=0)]
+    sampled = evaluate.ask(tiny(), asked, generator=seeded(3), max_tokens=6)
+    said = evaluate.answers(sampled)
+    plain = [i for i, answer in enumerate(said) if answer.text.startswith(" ")]
+    texts = [answer.text if answer.text.startswith(" ") else "x" for answer in said]
+    again = written(asked, texts, finished=[answer.finished for answer in said])
+    for i in plain:
+        kept = again.actions[i][again.mask[i]], sampled.actions[i][sampled.mask[i]]
+        assert TOKENIZER.decode(kept[0].tolist()) == TOKENIZER.decode(kept[1].tolist())
+    assert evaluate.answers(written([SHORT], [" two"]))[0].text == " two"
+    assert evaluate.answers(written([SHORT], ["two"]))[0].text == " two"
+
+
+def test_impossible_answers_are_refused(refuses):
+    with refuses("texts: got 1, wanted 2, one for each task"):
+        written([SHORT, LONG], ["a"])
+    with refuses("finished: got 1, wanted 2, one for each task"):
+        written([SHORT, LONG], ["a", "b"], finished=[True])
+    with refuses("asked: got none, wanted at least one task"):
+        written([], [])
+
+
+def test_the_loss_is_the_mean_over_the_tokens_of_answers_only():
+    shown = written([SHORT, LONG], ["no", "it is black"])
+    model = tiny()
+    logps = token_logps(model(shown.states), shown.actions)
+    loss, metrics = sft_loss(model, shown)
+    assert_close(loss, -logps[shown.mask].mean(), rtol=0, atol=1e-12)
+    assert metrics["perplexity"] == pytest.approx(loss.exp().item())
+
+
+def test_demonstrations_show_every_skill_equally_and_half_of_the_sums_worked():
+    shown = demonstrations(count=6, seed=2)
+    assert Counter(t.skill for t, _ in shown) == dict.fromkeys((*SKILLS, "talk"), 6)
+    for task, text in shown:
+        if task.skill != "sum":
+            assert text == task.answer
+    sums = [(task, text) for task, text in shown if task.skill == "sum"]
+    for i, (task, text) in enumerate(sums):
+        assert text == (reasoning(task) if i % 2 else task.answer)
+    assert [t for t, _ in sums] == tasks("sum", count=6, seed=2)
+    assert [t for t, _ in shown[-6:]] == taste.requests(count=6, seed=2)
+    assert demonstrations(count=6, seed=2) == shown != demonstrations(count=6, seed=3)
+
+
+def test_demonstrations_are_of_their_split():
+    for split in ("train", "test"):
+        shown = demonstrations(count=4, seed=0, split=split)
+        assert {split_of(task.request) for task, _ in shown} == {split}
+    assert demonstrations(count=4, seed=0) == demonstrations(
+        count=4, seed=0, split="train"
+    )
+
+
+def test_every_epoch_shows_every_demonstration_once_in_another_order():
+    shown = [(SHORT, text) for text in ("a", "b", "c", "d", "e")]
+    batches = list(shuffled(shown, epochs=2, batch=2, seed=0))
+    assert [len(batch) for batch in batches] == [2, 2, 1, 2, 2, 1]
+    said = [a.text.strip() for batch in batches for a in evaluate.answers(batch)]
+    assert sorted(said[:5]) == sorted(said[5:]) == ["a", "b", "c", "d", "e"]
+    assert said[:5] != said[5:]
+    again = list(shuffled(shown, epochs=2, batch=2, seed=0))
+    assert all(torch.equal(a.actions, b.actions) for a, b in zip(batches, again))
+    other = list(shuffled(shown, epochs=2, batch=2, seed=1))
+    assert any(not torch.equal(a.actions, b.actions) for a, b in zip(batches, other))
+
+
+def test_instruct_is_fit_with_a_warm_cosine_over_all_updates():
+    shown = demonstrations(count=1, seed=0)
+    ours, by_hand = tiny(), tiny()
+    history = sft.instruct(ours, shown, epochs=2, batch=3, lr=0.01, seed=5)
+    rate = train.warm_cosine(0.01, 6, warm=20)
+    batches = shuffled(shown, epochs=2, batch=3, seed=5)
+    assert history == fit(by_hand, batches, sft_loss, lr=rate)
+    assert len(history["loss"]) == 6
+    for name, weight in ours.state_dict().items():
+        assert torch.equal(weight, by_hand.state_dict()[name])
+    defaults = {
+        n: p.default for n, p in inspect.signature(sft.instruct).parameters.items()
+    }
+    assert (defaults["epochs"], defaults["batch"], defaults["lr"]) == (3, 32, 3e-3)
+    assert (defaults["seed"], defaults["progress"]) == (0, None)
+    assert sft.DEMONSTRATIONS == 600
+
+
+def test_impossible_tuning_is_refused(refuses):
+    shown = demonstrations(count=1, seed=0)
+    with refuses("shown: got none, wanted at least one demonstration"):
+        sft.instruct(tiny(), [])
+    with refuses("epochs: got 0, wanted an int of at least 1"):
+        sft.instruct(tiny(), shown, epochs=0)
+    with refuses("batch: got 0, wanted an int of at least 1"):
+        sft.instruct(tiny(), shown, batch=0)
+
+
+def test_tuning_teaches_to_answer_and_to_stop():
+    shown = demonstrations(count=4, seed=0)
+    model = tiny()
+    history = sft.instruct(model, shown, epochs=20, batch=8, lr=0.01)
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrain, "CONFIG", TINY)
+    monkeypatch.setattr(sft, "CONFIG", TINY)
+    monkeypatch.setattr(pretrain, "UPDATES", 2)
+    monkeypatch.setattr(sft, "DEMONSTRATIONS", 1)
+    monkeypatch.setattr(sft, "EPOCHS", 1)
+    return tmp_path
+
+
+def test_the_tuned_model_starts_from_the_base_and_is_kept(small, monkeypatch, capfd):
+    model = instructed_model(seed=3, progress="making")
+    assert "making" in capfd.readouterr().err
+    by_hand = pretrain.base_model(seed=3)
+    sft.instruct(by_hand, demonstrations(count=1, seed=3), epochs=1, seed=3)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, by_hand.state_dict()[name])
+    names = sorted(path.name.rpartition("-")[0] for path in small.iterdir())
+    assert names == ["base-3", "instructed-3"]
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(sft, "instruct", never)
+    again = instructed_model(seed=3)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(AssertionError, match="trained again"):
+        instructed_model()  # another seed, so another model
+    assert len(list(small.iterdir())) == 3  # its base model was made
+    for name, value in (
+        ("EPOCHS", 2),
+        ("BATCH", 3),
+        ("LR", 0.1),
+        ("DEMONSTRATIONS", 2),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(sft, name, value)
+            with pytest.raises(AssertionError, match="trained again"):
+                instructed_model(seed=3)
