@@ -117,7 +117,7 @@ def pair(films: Tensor, prefers: Tensor) -> FilmPairs:
 class FilmRewardModel(nn.Module):
     """r(s), learned. Called, it is (raw - `zero`) / `unit`, without gradient.
 
-    PreferencePairs of equally long films fix neither zero nor unit; `settle` does.
+    Comparisons of equally long films fix neither zero nor unit; `settle` does.
     """
 
     def __init__(self, generator: torch.Generator, *, hidden: int = 32) -> None:

@@ -10,9 +10,9 @@ from lib import evaluate
 from lib.advantages import leave_one_out, reward_to_go
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.sampling import complete
 from lib.train import fit
 from lib.worlds import cartpole, exact
-from lib.sampling import complete
 from lib.worlds.environment import play
 from lib.worlds.tasks import tasks
 

@@ -153,7 +153,7 @@ def test_an_exercise_that_asks_nothing_does_not_pass():
 
 def test_a_notebook_shows_one_line_and_no_path():
     cells = [
-        "from lib import checks",
+        "from lib.show import checks",
         'with checks.exercise("1.1", "a") as check:\n    check.that(True, "")',
         'with checks.exercise("1.2", "b") as check:\n    check.close(1, 2, "H")',
         'with checks.exercise("1.3", "c") as check:\n    raise NotImplementedError',

@@ -104,7 +104,7 @@ def test_an_empty_figure_has_a_digest_too():
 
 def test_the_same_data_give_the_same_bytes_in_this_and_in_a_fresh_process():
     code = (
-        "from tests.test_picture import drawn; from lib import picture; import sys;"
+        "from tests.test_picture import drawn; from lib.show import picture; import sys;"
         "sys.stdout.buffer.write(picture.svg(drawn()).encode())"
     )
     fresh = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)

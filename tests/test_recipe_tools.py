@@ -383,13 +383,13 @@ def test_a_harvest_keeps_the_right_and_adds_the_general(model):
 
 def test_what_a_harvest_teaches_is_what_was_said(model, monkeypatch):
     seen = []
-    real = tools.instruct.shuffled
+    real = tools.sft.shuffled
 
     def looked(shown, **knobs):
         seen.extend(shown)
         return real(shown, **knobs)
 
-    monkeypatch.setattr(tools.instruct, "shuffled", looked)
+    monkeypatch.setattr(tools.sft, "shuffled", looked)
     run = tools.rejection_stage(prompts.skill("sum", 1), group=6, epochs=1)
     run(work(model, 20, used=model))
     assert seen
@@ -444,7 +444,7 @@ def test_what_is_too_near_to_the_evaluations_is_drawn_again():
 def test_clean_demonstrations_lack_what_is_too_near(model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        tools.instruct,
+        tools.sft,
         "shuffled",
         lambda shown, **knobs: seen.append(shown) or iter(()),
     )
@@ -460,7 +460,7 @@ def test_clean_demonstrations_lack_what_is_too_near(model, monkeypatch):
 def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        tools.instruct,
+        tools.sft,
         "shuffled",
         lambda shown, **knobs: seen.append(shown) or iter(()),
     )

@@ -183,7 +183,7 @@ def _done(
     if place is None or not place.exists():
         return None
     state = checkpoint.load(place)
-    kinds = {"RewardModel": RewardModel, "Informed": SurprisalRewardModel}
+    kinds = {"RewardModel": RewardModel, "SurprisalRewardModel": SurprisalRewardModel}
     try:
         kind, found = state["kind"], state["result"]
         if kind in kinds:
