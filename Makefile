@@ -63,8 +63,7 @@ test: environment
 	  --nbval-cell-timeout 400 tests notebooks
 
 execute: environment
-	@$(PY) -m tools.address
-	@$(PY) -m tools.folds
+	@$(PY) -m tools.mend
 	@$(PY) -m tools.student
 	@$(PY) -m tools.execute
 

@@ -12,13 +12,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from tools import house, lax, notebooks
+from tools import house, mend, notebooks
 
 ROOT = notebooks.ROOT
 CHAPTERS, SOLUTIONS = notebooks.chapters(), notebooks.solutions()
 EVERY = notebooks.everything()
 PAGES = [*CHAPTERS, *SOLUTIONS]
-STRICT = lax.strict()
+STRICT = notebooks.strict()
 
 
 def holds(said: list[str]) -> None:
@@ -308,7 +308,7 @@ def _no_stars(nb: NotebookNode) -> None:
 
 
 def _the_note(nb: NotebookNode) -> None:
-    nb.cells[0].source += f"\n\n{lax.NOTE}"
+    nb.cells[0].source += f"\n\n{mend.NOTE}"
 
 
 DAMAGES: list[tuple[house.Rule, Callable[[NotebookNode], None], list[Path]]] = [

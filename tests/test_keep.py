@@ -17,10 +17,10 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import address, course, execute, extras, keep, lab, notebooks
+from tools import course, execute, extras, keep, lab, mend, notebooks
 
 ROOT = notebooks.ROOT
-TOOLS = ("address", "folds", "student", "execute", "lab", "course")
+TOOLS = ("mend", "student", "execute", "lab", "course")
 REAL = [f"-m tools.{name}" for name in TOOLS]
 ELSEWHERE = {
     "-c from jupyter_book": "_build",
@@ -201,7 +201,7 @@ def test_an_address_is_not_carried_over_edits_without_a_copy(book, capsys):
     cell.source = cell.source + "\nmine = 1"
     notebooks.write(chapter, nbformat.v4.new_notebook(cells=[cell]))
     wrote = chapter.read_bytes()
-    address.mend(book, check=False)
+    mend.mend(book, check=False)
     assert notebooks.read(chapter).cells[0].source == notebooks.setup_source(book)
     kept = book / "my" / "aside" / "notebooks" / "01_a.ipynb"
     assert kept.read_bytes() == wrote

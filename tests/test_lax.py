@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import address, house, lax, notebooks
+from tools import house, mend, notebooks
 
 ROOT = notebooks.ROOT
 LIST = 'listed = "trains in float32; second edition under way"\n'
@@ -88,28 +88,28 @@ def test_the_cells_of_a_notebook_keep_their_order_when_tests_are_shuffled(book):
 
 def test_a_list_that_is_not_there_lists_nothing(book):
     (book / "notebooks" / "lax.toml").unlink()
-    assert lax.listed(book) == {}
-    assert not lax.is_lax(book / "notebooks" / "listed.ipynb", book)
+    assert notebooks.lax(book) == {}
+    assert not notebooks.is_lax(book / "notebooks" / "listed.ipynb", book)
 
 
 def test_a_notebook_elsewhere_of_a_listed_name_is_strict(book):
-    assert lax.is_lax(book / "notebooks" / "solutions" / "listed.ipynb", book)
-    assert not lax.is_lax(book / "elsewhere" / "listed.ipynb", book)
+    assert notebooks.is_lax(book / "notebooks" / "solutions" / "listed.ipynb", book)
+    assert not notebooks.is_lax(book / "elsewhere" / "listed.ipynb", book)
 
 
 def test_the_line_stands_below_the_link_once_and_goes_with_the_list():
     title = f"# 3 · Title\n\n{LINK}\n\nText about digits."
-    once = lax.noted(title, lax=True)
-    assert once == f"# 3 · Title\n\n{LINK}\n\n{lax.NOTE}\n\nText about digits."
-    assert lax.noted(once, lax=True) == once
-    assert lax.noted(once, lax=False) == title
-    assert lax.noted(once.replace("your machine", "yours"), lax=True) == once
+    once = mend.noted(title, lax=True)
+    assert once == f"# 3 · Title\n\n{LINK}\n\n{mend.NOTE}\n\nText about digits."
+    assert mend.noted(once, lax=True) == once
+    assert mend.noted(once, lax=False) == title
+    assert mend.noted(once.replace("your machine", "yours"), lax=True) == once
     bare = f"# Title\n\n{LINK}"
-    assert lax.noted(bare, lax=True) == f"{bare}\n\n{lax.NOTE}"
-    assert lax.noted(lax.noted(bare, lax=True), lax=False) == bare
+    assert mend.noted(bare, lax=True) == f"{bare}\n\n{mend.NOTE}"
+    assert mend.noted(mend.noted(bare, lax=True), lax=False) == bare
 
 
-def test_the_address_tool_writes_the_line_and_takes_it_away(book):
+def test_the_tool_that_mends_writes_the_line_and_takes_it_away(book):
     shutil.copy(ROOT / "_config.yml", book)
     paths = [book / "notebooks" / f"{name}.ipynb" for name in ("listed", "strict")]
     for path in paths:
@@ -118,19 +118,19 @@ def test_the_address_tool_writes_the_line_and_takes_it_away(book):
         notebooks.write(path, nbformat.v4.new_notebook(cells=cells))
 
     def noted() -> list[bool]:
-        return [lax.NOTE in notebooks.read(path).cells[0].source for path in paths]
+        return [mend.NOTE in notebooks.read(path).cells[0].source for path in paths]
 
-    assert len(address.mend(book, check=True)) == 1 and noted() == [False, False]
-    address.mend(book, check=False)
-    assert noted() == [True, False] and address.mend(book, check=True) == []
+    assert len(mend.mend(book, check=True)) == 1 and noted() == [False, False]
+    mend.mend(book, check=False)
+    assert noted() == [True, False] and mend.mend(book, check=True) == []
     (book / "notebooks" / "lax.toml").write_text(LIST.replace("listed", "strict"))
-    address.mend(book, check=False)
+    mend.mend(book, check=False)
     assert noted() == [False, True]
 
 
 def test_the_list_names_chapters_that_await_their_second_edition():
     assert house.lax_list(ROOT) == []
-    assert lax.listed() and "01_thermostat" not in lax.listed()
+    assert notebooks.lax() and "01_thermostat" not in notebooks.lax()
 
 
 @pytest.mark.parametrize(

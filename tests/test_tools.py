@@ -12,7 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import address, execute, folds, look, notebooks, preflight, student
+from tools import execute, look, mend, notebooks, preflight, student
 
 SOLVED = '''\
 def double(x: float) -> float:
@@ -173,7 +173,7 @@ def test_a_notebook_is_written_the_same_way_twice_and_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["01.ipynb"]
 
 
-# -------------------------------------------------------------------- folds
+# --------------------------------------------------------------------- mend
 
 
 def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
@@ -187,7 +187,7 @@ def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
     ]
     notebook = notebook_of(*cells)
     before = notebooks.fingerprints(notebook)
-    assert folds.fold(notebook) == ["input", "output", "cell", "open"]
+    assert mend.fold(notebook) == ["input", "output", "cell", "open"]
     found = [(c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in notebook.cells]
     assert found == [
         ({"source_hidden": True}, "form"),
@@ -197,22 +197,22 @@ def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
         (None, None),
     ]
     nbformat.validate(notebook)
-    assert folds.fold(notebook) == []
+    assert mend.fold(notebook) == []
     assert notebooks.fingerprints(notebook) == before
 
 
 def test_the_setup_cell_is_folded_as_its_tag_says():
-    assert folds.fold(notebook_of(notebooks.setup_cell())) == []
+    assert mend.fold(notebook_of(notebooks.setup_cell())) == []
 
 
 def test_folds_are_written_once_and_a_check_only_names_them(book):
     path = book / "notebooks" / "01_a.ipynb"
     notebooks.write(path, notebook_of(code("1", "a", tags=["hide-input"])))
     first = path.read_bytes()
-    assert folds.mend(book, check=True) == ["notebooks/01_a.ipynb"]
+    assert mend.mend(book, check=True) == ["notebooks/01_a.ipynb: cell a"]
     assert path.read_bytes() == first
-    assert folds.mend(book, check=False) == ["notebooks/01_a.ipynb"]
-    assert folds.mend(book, check=True) == []
+    assert mend.mend(book, check=False) == ["notebooks/01_a.ipynb: cell a"]
+    assert mend.mend(book, check=True) == []
 
 
 # ------------------------------------------------------------------ execute
@@ -256,9 +256,6 @@ def test_execute_refuses_what_is_no_notebook_of_the_book(capsys):
     assert "no notebook of the book" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------ address
-
-
 def test_a_fork_changes_one_line_and_everything_follows(book):
     old = notebooks.address(book)[0].removeprefix("https://github.com/")
     path = book / "notebooks" / "01_a.ipynb"
@@ -274,13 +271,13 @@ def test_a_fork_changes_one_line_and_everything_follows(book):
     )
     page = f"https://github.com/{old}/blob/main/x and https://github.com/{old}.git, {other}"
     (book / "README.md").write_text(page)
-    assert address.mend(book, check=True) == []
+    assert mend.mend(book, check=True) == []
 
     config = (book / "_config.yml").read_text().replace(old, "someone/fork")
     (book / "_config.yml").write_text(config.replace("branch: main", "branch: trunk"))
-    assert len(address.mend(book, check=True)) == 4
-    assert address.mend(book, check=False)
-    assert address.mend(book, check=True) == []
+    assert len(mend.mend(book, check=True)) == 4
+    assert mend.mend(book, check=False)
+    assert mend.mend(book, check=True) == []
     assert notebooks.book_address(book) == "https://someone.github.io/fork/"
     mended = notebooks.read(path)
     assert "/someone/fork/blob/trunk/notebooks/01_a.ipynb" in mended.cells[0].source

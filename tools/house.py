@@ -16,7 +16,7 @@ import yaml
 from nbformat import NotebookNode
 
 from lib import digest
-from tools import address, folds, lax, notebooks, student
+from tools import mend, notebooks, student
 
 Rule = Callable[[NotebookNode, Path], list[str]]
 
@@ -243,7 +243,7 @@ def has_the_setup_cell(notebook: NotebookNode, path: Path) -> list[str]:
     cell = notebook.cells[1]
     said = []
     if cell.source != wanted.source:
-        said.append("the set-up cell is not the template's (python -m tools.address)")
+        said.append("the set-up cell is not the template's (python -m tools.mend)")
     if sorted(notebooks.tags(cell)) != sorted(wanted.metadata.tags):
         said.append(f"the set-up cell's tags are {notebooks.tags(cell)}")
     if cell.outputs:
@@ -395,10 +395,10 @@ def reasons_to_ignore(notebook: NotebookNode, path: Path) -> list[str]:
 
 def digits_may_differ(notebook: NotebookNode, path: Path) -> list[str]:
     """A notebook on the list says so below its title, and no other does."""
-    listed, said = lax.is_lax(path), notebook.cells[0].source.count(lax.NOTE)
+    listed, said = notebooks.is_lax(path), notebook.cells[0].source.count(mend.NOTE)
     if said == listed:
         return []
-    return [f"says {said} times that its digits may differ (python -m tools.address)"]
+    return [f"says {said} times that its digits may differ (python -m tools.mend)"]
 
 
 def sound_exercises(notebook: NotebookNode, path: Path) -> list[str]:
@@ -453,8 +453,8 @@ def _undescribed_task(notebook: NotebookNode, cell: NotebookNode) -> Iterator[st
 def folded_everywhere(notebook: NotebookNode, path: Path) -> list[str]:
     """What is folded on the page is folded in JupyterLab and Colab too, and nothing else."""
     return [
-        f"cell {name}: not folded as its tags say (python -m tools.folds)"
-        for name in folds.fold(copy.deepcopy(notebook))
+        f"cell {name}: not folded as its tags say (python -m tools.mend)"
+        for name in mend.fold(copy.deepcopy(notebook))
     ]
 
 
@@ -519,7 +519,7 @@ def ignored_share(root: Path) -> list[str]:
 def lax_list(root: Path) -> list[str]:
     """The list of lax notebooks holds chapters that await their second edition."""
     said = []
-    for name, reason in lax.listed(root).items():
+    for name, reason in notebooks.lax(root).items():
         if not (root / "notebooks" / f"{name}.ipynb").is_file():
             said.append(f"{name}: no such notebook")
         if name[:2] in SECOND_EDITION:
@@ -564,7 +564,7 @@ def one_address(root: Path) -> list[str]:
     """Set-up cells, Colab links, README, CITATION and pages follow _config.yml."""
     return [
         f"does not follow _config.yml: {what}"
-        for what in address.mend(root, check=True)
+        for what in mend.mend(root, check=True)
     ]
 
 

@@ -82,7 +82,7 @@ def unfold(cell: NotebookNode) -> None:
     cell.metadata.pop("tags", None)
     if kept:
         cell.metadata["tags"] = kept
-    for fold in ("mystnb", "jupyter", "cellView"):  # see tools/folds.py
+    for fold in ("mystnb", "jupyter", "cellView"):  # see tools/mend.py
         cell.metadata.pop(fold, None)
 
 
