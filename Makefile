@@ -78,7 +78,7 @@ browser: environment
 	@$(PY) -m tools.extras requirements-browser.txt
 
 look: browser
-	@$(PY) -m tools.look
+	@$(PY) -m pytest -q -ra -W error --strict-markers tests/browser
 
 pdf: book browser
 	@$(PY) -m tools.pdf

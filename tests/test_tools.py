@@ -12,7 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import execute, look, mend, notebooks, preflight, student
+from tools import execute, mend, notebooks, preflight, student
 
 SOLVED = '''\
 def double(x: float) -> float:
@@ -380,19 +380,3 @@ def pages():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_look_finds_dead_links_and_nameless_images(tmp_path):
-    other = tmp_path / "other.html"
-    other.write_text('<article><p id="there"></p></article>')
-    page = tmp_path / "page.html"
-    page.write_text(
-        '<article><a href="other.html#there"></a> <a href="https://elsewhere"></a>'
-        '<a href="other.html#gone"></a> <a href="gone.html"></a> <a href="#nowhere"></a>'
-        '<img alt="a curve that rises"><img alt="../_images/0f3a.svg"><img>'
-        '<svg aria-label="a pole"></svg><svg></svg></article>'
-    )
-    dead = " ".join(look.dead_links(page))
-    assert len(list(look.dead_links(page))) == 3
-    assert all(name in dead for name in ("other.html#gone", "gone.html", "#nowhere"))
-    assert len(list(look.nameless_images(page))) == 3
