@@ -353,7 +353,8 @@ def test_a_page_leads_to_folded_solutions_and_colab_to_the_student_s_notebook(pa
     assert shown("[e](exercises/01_a.ipynb)") == "[e](solutions/01_a.ipynb)"
     base = "https://colab.research.google.com/github/a/b/blob/main/notebooks"
     assert shown(f"[c]({base}/solutions/01.ipynb)") == f"[c]({base}/exercises/01.ipynb)"
-    assert shown("[l](../lib/ops.py)") == "[l](https://repo/lib/ops.py)"
+    for file in ("lib/ops.py", "labs/record.py"):
+        assert shown(f"[l](../{file})") == f"[l](https://repo/{file})"
     assert shown("[n](../01_a.ipynb)") == "[n](../01_a.ipynb)"
 
 
