@@ -10,9 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import house, mend, notebooks
+from tools import mend, notebooks
 
 ROOT = notebooks.ROOT
+SECOND_EDITION = ("01", "02")  # chapters that are equal on every processor: never lax
 LIST = 'listed = "trains in float32; second edition under way"\n'
 RAN = re.compile(r"^notebooks/(\S+)::ipynb::Cell \d+ ([A-Z]+)", re.MULTILINE)
 Outcomes = dict[str, list[str]]
@@ -128,9 +129,22 @@ def test_the_tool_that_mends_writes_the_line_and_takes_it_away(book):
     assert noted() == [False, True]
 
 
+def faults(root: Path) -> list[str]:
+    """What is wrong with the list: it holds chapters that await their second edition."""
+    said = []
+    for name, reason in notebooks.lax(root).items():
+        if not (root / "notebooks" / f"{name}.ipynb").is_file():
+            said.append(f"{name}: no such notebook")
+        if name[:2] in SECOND_EDITION:
+            said.append(f"{name}: is ready, and strict")
+        if "second edition" not in str(reason):
+            said.append(f"{name}: its reason does not name the second edition")
+    return said
+
+
 def test_the_list_names_chapters_that_await_their_second_edition():
-    assert house.lax_list(ROOT) == []
-    assert notebooks.lax() and "01_thermostat" not in notebooks.lax()
+    assert faults(ROOT) == []
+    assert notebooks.lax()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +162,6 @@ def test_the_list_names_chapters_that_await_their_second_edition():
 def test_a_bad_line_of_the_list_is_noticed(book, line, complaint):
     for name in ("listed", "01_ready"):
         notebooks.write(book / "notebooks" / f"{name}.ipynb", stored())
-    assert house.lax_list(book) == []
+    assert faults(book) == []
     (book / "notebooks" / "lax.toml").write_text(line + "\n")
-    assert house.lax_list(book) == [f"notebooks/lax.toml, {complaint}"]
+    assert faults(book) == [complaint]

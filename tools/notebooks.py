@@ -234,8 +234,11 @@ def lib_files(sources: Iterable[str], root: Path = ROOT) -> list[Path]:
     """The files of lib and labs that these sources import, directly or through others."""
     names = {name for source in sources for name in digest.imported(source)}
     found = {file.resolve() for name in names for file in digest.files_of(name, root)}
-    code = [file for file in found if file.suffix == ".py"]
-    return sorted(found.union(*map(digest.sources, code)))
+    through: set[Path] = set()
+    for file in found:
+        if file.suffix == ".py" and file not in through:
+            through |= digest.sources(file)
+    return sorted(found | through)
 
 
 def fingerprints(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
