@@ -102,23 +102,23 @@ figures.use_style()'''
 
 def address(root: Path = ROOT) -> tuple[str, str]:
     """(repository address, branch), from the one place that holds them: _config.yml."""
-    text = (root / "_config.yml").read_text(encoding="utf-8")
-    url = re.search(r"^ +url: *(https://github\.com/\S+?)/? *$", text, re.MULTILINE)
-    branch = re.search(r"^ +branch: *(\S+) *$", text, re.MULTILINE)
-    if url is None or branch is None:
-        raise ValueError(
-            "_config.yml: no repository url (https://github.com/…) or branch"
-        )
-    return url[1], branch[1]
+    return _configured(root, "url", r"https://github\.com/\S+?"), _configured(
+        root, "branch"
+    )
 
 
 def book_address(root: Path = ROOT) -> str:
     """Where the book is published, with a slash at the end: `baseurl` of _config.yml."""
+    return _configured(root, "baseurl", r"https?://\S+?") + "/"
+
+
+def _configured(root: Path, key: str, value: str = r"\S+") -> str:
+    """A value of _config.yml, without a slash at its end."""
     text = (root / "_config.yml").read_text(encoding="utf-8")
-    found = re.search(r"^ +baseurl: *(https?://\S+?)/? *$", text, re.MULTILINE)
+    found = re.search(rf"^ +{key}: *({value})/? *$", text, re.MULTILINE)
     if found is None:
-        raise ValueError("_config.yml: no baseurl (https://…)")
-    return f"{found[1]}/"
+        raise ValueError(f"_config.yml: got no {key}, wanted a line {key}: {value}")
+    return found[1]
 
 
 def setup_source(root: Path = ROOT) -> str:
