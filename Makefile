@@ -63,8 +63,7 @@ test: environment
 	  --nbval-cell-timeout 400 tests notebooks
 
 execute: environment
-	@$(PY) -m tools.address
-	@$(PY) -m tools.folds
+	@$(PY) -m tools.mend
 	@$(PY) -m tools.student
 	@$(PY) -m tools.execute
 
@@ -79,7 +78,7 @@ browser: environment
 	@$(PY) -m tools.extras requirements-browser.txt
 
 look: browser
-	@$(PY) -m tools.look
+	@$(PY) -m pytest -q -ra -W error --strict-markers tests/browser
 
 pdf: book browser
 	@$(PY) -m tools.pdf

@@ -13,7 +13,7 @@ sys.path.insert(0, ROOT)
 
 import pytest  # noqa: E402
 
-from tools import lax  # noqa: E402
+from tools import notebooks  # noqa: E402
 from tools.execute import ENVIRONMENT  # noqa: E402
 
 os.environ.update(ENVIRONMENT)  # before torch is imported, and inherited by kernels
@@ -32,7 +32,7 @@ def pytest_configure(config) -> None:
 def pytest_collection_modifyitems(config, items) -> None:
     """Compare no output of the notebooks on the list; leave all cells in their order."""
     cells = [item for item in items if item.path.suffix == ".ipynb"]
-    listed = {path for path in {cell.path for cell in cells} if lax.is_lax(path)}
+    listed = {path for path in {cell.path for cell in cells} if notebooks.is_lax(path)}
     shuffles = config.pluginmanager.hasplugin("random_order")
     for cell in cells:
         if cell.path in listed:

@@ -2,8 +2,8 @@
 
 Five sets of comparisons, and from each a plain reward model and one that hears how
 surprising each word was (`reward_model.SurprisalRewardModel`). Against each plain one
-five policies are trained, one for each beta, and best-of-n is measured; against each informed one a
-policy without a KL penalty: about 35 minutes on one core.
+five policies are trained, one for each beta, and best-of-n is measured; against each
+informed one a policy without a KL penalty: about 35 minutes on one core.
 """
 
 from collections.abc import Callable

@@ -368,13 +368,13 @@ def test_a_folder_that_may_not_be_written_costs_a_warning_only(cache, monkeypatc
 def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
     code = (
         "import torch\n"
-        "from lib import base\n"
+        "from lib import pretrain\n"
         "from lib.models.transformer import Config, Transformer\n"
-        f"base.CONFIG, base.UPDATES = {TINY}, 3\n"
+        f"pretrain.CONFIG, pretrain.UPDATES = {TINY}, 3\n"
         "draws = torch.Generator().manual_seed(0)\n"
-        "made = Transformer(base.CONFIG, generator=draws)\n"
-        "base.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
-        "for _ in range(8): made_here.base_model_path(0).unlink(True); base.base_run()"
+        "made = Transformer(pretrain.CONFIG, generator=draws)\n"
+        "pretrain.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
+        "for _ in range(8): pretrain.base_model_path(0).unlink(True); pretrain.base_run()"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]

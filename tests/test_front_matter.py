@@ -5,9 +5,10 @@ import re
 
 import pytest
 
+from labs import title_page
 from lib.worlds import mdp
 from lib.worlds import thermostat as room
-from tools import notebooks, title_page
+from tools import notebooks
 
 ROOT = title_page.STATIC.parents[1]
 
@@ -19,7 +20,7 @@ def read(name):
 @pytest.mark.parametrize("name", ["pipeline.svg", "pipeline-narrow.svg", "lag.svg"])
 def test_the_committed_picture_is_the_one_that_the_code_draws(name):
     committed = (title_page.STATIC / name).read_text(encoding="utf-8")
-    assert committed == title_page.files()[name], "run: python -m tools.title_page"
+    assert committed == title_page.files()[name], "run: python -m labs.title_page"
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,19 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import address, course, execute, extras, keep, lab, notebooks
+from tools import course, execute, extras, keep, lab, mend, notebooks
 
 ROOT = notebooks.ROOT
-TOOLS = ("address", "folds", "student", "execute", "lab", "course")
+TOOLS = ("mend", "student", "execute", "lab", "course")
 REAL = [f"-m tools.{name}" for name in TOOLS]
 ELSEWHERE = {
     "-c from jupyter_book": "_build",
     "-c from pathlib": "nothing",
     "-m ruff check": ".ruff_cache",
-    "-m pytest": "caches",
+    "-m pytest": "caches, and _build/look",
     "-m http.server": "nothing",
     "-m tools.models": ".cache",
     "-m tools.extras": ".venv",
-    "-m tools.look": "_build",
     "-m tools.pdf": "_build",
     "-m mutmut": "mutants",
     "-m labs.record": "notebooks/records",
@@ -97,7 +96,7 @@ def type_into(path: Path, source: str = MINE) -> bytes:
 def book(tmp_path: Path) -> Path:
     """A book of one chapter, in a folder of its own."""
     book = tmp_path / "book"
-    for name in ("tools", "lib"):
+    for name in ("tools", "lib", "labs"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, book / name, ignore=ignore)
     for name in ("Makefile", "_config.yml", *course.REQUIREMENTS):
@@ -201,7 +200,7 @@ def test_an_address_is_not_carried_over_edits_without_a_copy(book, capsys):
     cell.source = cell.source + "\nmine = 1"
     notebooks.write(chapter, nbformat.v4.new_notebook(cells=[cell]))
     wrote = chapter.read_bytes()
-    address.mend(book, check=False)
+    mend.mend(book, check=False)
     assert notebooks.read(chapter).cells[0].source == notebooks.setup_source(book)
     kept = book / "my" / "aside" / "notebooks" / "01_a.ipynb"
     assert kept.read_bytes() == wrote
@@ -231,6 +230,25 @@ def test_a_course_is_renewed_where_nobody_changed_it_and_left_where_somebody_did
     assert (folder / "lib" / "kl.py").read_text() == "new = 1\n"
     assert (folder / "grading.py").read_text() == "mine"
     assert (folder / "lib" / "ops.py").read_text() == "theirs from before"
+
+
+def test_a_course_brings_all_the_code_that_a_notebook_imports(tmp_path):
+    assert course.write(tmp_path) == []
+    (tmp_path / "sheet").mkdir()
+    names = [f"labs.{path.stem}" for path in (ROOT / "labs").glob("*.py")]
+    code = notebooks.setup_source().partition("\nimport torch")[0]
+    code += f"\nimport importlib\nfor name in {names}: importlib.import_module(name)"
+    code += "\nimport lib, labs.record\nprint(lib.__file__, labs.record.__file__)"
+    code += "\nassert labs.record.records()[0].read()"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "sheet",
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    found = [f"{tmp_path}/{name}.py" for name in ("lib/__init__", "labs/record")]
+    assert (run.returncode, run.stdout.split()) == (0, found), run.stderr
 
 
 def test_a_course_leads_students_to_their_own_version_and_to_the_repository():

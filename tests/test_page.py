@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 from docutils import nodes
 
-from tools import look, notebooks, pdf
+from tests.house.pages import dead_links, lost_file, nameless_images
+from tools import notebooks, pdf
 
 EXT = notebooks.ROOT / "book" / "_ext"
 STATIC = notebooks.ROOT / "book" / "_static"
@@ -196,22 +197,38 @@ def test_the_pages_link_to_the_pdf_that_is_printed():
 
 
 def test_who_has_no_site_or_no_browser_is_told_in_one_line(tmp_path, monkeypatch):
-    assert "make book first" in look.browser(tmp_path, "tools.pdf")[1]
+    assert "make book first" in pdf.chromium_for(tmp_path, "make pdf")[1]
     (tmp_path / "index.html").touch()
-    missing = look.browser(tmp_path, "tools.pdf", "no_such_package")[1]
+    missing = pdf.chromium_for(tmp_path, "make pdf", "no_such_package")[1]
     assert "requirements-browser.txt" in missing and "\n" not in missing
     monkeypatch.delenv("CHROMIUM", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "no Chromium found" in look.browser(tmp_path, "tools.pdf")[1]
+    assert "no Chromium found" in pdf.chromium_for(tmp_path, "make pdf")[1]
 
 
 def test_the_lost_page_finds_its_files_from_the_roots_address(tmp_path):
     page = tmp_path / "404.html"
     page.write_text('<head><base href="/name/"></head>')
     (tmp_path / "a.css").touch()
-    assert look.lost_file(page, "file:///name/a.css?v=1") == tmp_path / "a.css"
-    assert look.lost_file(page, "file:///name/gone.css") is None
-    assert look.lost_file(page, "file:///elsewhere/a.css") is None
+    assert lost_file(page, "file:///name/a.css?v=1") == tmp_path / "a.css"
+    assert lost_file(page, "file:///name/gone.css") is None
+    assert lost_file(page, "file:///elsewhere/a.css") is None
+
+
+def test_dead_links_and_nameless_images_are_found(tmp_path):
+    other = tmp_path / "other.html"
+    other.write_text('<article><p id="there"></p></article>')
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<article><a href="other.html#there"></a> <a href="https://elsewhere"></a>'
+        '<a href="other.html#gone"></a> <a href="gone.html"></a> <a href="#nowhere"></a>'
+        '<img alt="a curve that rises"><img alt="../_images/0f3a.svg"><img>'
+        '<svg aria-label="a pole"></svg><svg></svg></article>'
+    )
+    dead = " ".join(dead_links(page))
+    assert len(list(dead_links(page))) == 3
+    assert all(name in dead for name in ("other.html#gone", "gone.html", "#nowhere"))
+    assert len(list(nameless_images(page))) == 3
 
 
 def test_the_browsers_packages_are_pinned():

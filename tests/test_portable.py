@@ -8,7 +8,8 @@ import sys
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from tools import house, notebooks
+from tests.house.library import modules
+from tools import notebooks
 
 ROOT = notebooks.ROOT
 UNIX = "fcntl resource pwd grp termios tty pty syslog crypt spwd nis readline".split()
@@ -38,7 +39,7 @@ def without_unix(code: str, *arguments: str) -> str:
 
 
 def test_every_file_of_lib_is_imported_where_there_are_no_unix_modules():
-    names = [f"lib.{name}" for name in house.modules(ROOT)]
+    names = [f"lib.{name}" for name in modules(ROOT)]
     said = without_unix(
         "import lib.recipes\n"
         f"for name in {names}: importlib.import_module(name)\n"
@@ -77,9 +78,16 @@ def refusing(requires: str) -> list[str]:
     return [python for python in PROMISED if python not in SpecifierSet(requires)]
 
 
+def pins() -> list[tuple[str, str]]:
+    """(package, version) of every line that pins one."""
+    names = ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+    lines = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in names)
+    return re.findall(r"^([\w.-]+)==([\w.]+)$", lines, re.MULTILINE)
+
+
 def test_every_pin_admits_the_oldest_of_each_python_that_is_promised():
     said = []
-    for name, version in house.pins(ROOT):
+    for name, version in pins():
         found = importlib.metadata.distribution(name)
         assert found.version.partition("+")[0] == version, (
             f"{name} is not the pinned one"

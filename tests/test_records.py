@@ -14,7 +14,7 @@ import torch
 
 from labs.record import OtherRun, Record, frozen, of_sweeps, records, rounded
 from lib.digest import code_digest, plain, sources
-from tools import lax
+from tools import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = '''"""A toy.
@@ -114,7 +114,7 @@ def faults(
 
 def test_every_record_is_of_today_s_code_or_frozen_while_its_chapter_waits():
     declared = records()
-    assert faults(declared, frozen(), lax.listed()) == []
+    assert faults(declared, frozen(), notebooks.lax()) == []
     assert len({record.name for record in declared}) == len(declared) >= 10
 
 

@@ -18,7 +18,10 @@ from tools import notebooks
 ROOT = notebooks.ROOT
 URL, BRANCH = notebooks.address()
 NAME = URL.rsplit("/", 1)[1]
-WHERE = "\nimport lib\nprint('uses', lib.__file__)"
+WHERE = """
+import labs, lib
+assert labs.__file__ == lib.__file__.replace("lib/__init__", "labs/__init__"), labs
+print('uses', lib.__file__)"""
 IN_IPYTHON = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -32,7 +35,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a bare repository that holds what a reader's clone would."""
     folder = tmp_path_factory.mktemp("remote")
     work, bare = folder / "work", folder / "bare.git"
-    for part in ("lib", "notebooks/records"):
+    for part in ("lib", "labs", "notebooks/records"):
         shutil.copytree(ROOT / part, work / part)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (
@@ -87,15 +90,16 @@ def used(ran: subprocess.CompletedProcess) -> Path:
 
 def book_in(folder: Path) -> Path:
     """A copy of the book's code."""
-    shutil.copytree(ROOT / "lib", folder / "lib")
+    for part in ("lib", "labs"):
+        shutil.copytree(ROOT / part, folder / part)
     return folder
 
 
 def foreign(folder: Path) -> Path:
-    """Somebody else's package of the same name, with a file that ours has too."""
-    (folder / "lib").mkdir(parents=True)
-    for name in ("__init__", "require", "figures"):
-        (folder / "lib" / f"{name}.py").write_text("raise SystemError('not ours')")
+    """Somebody else's packages of the same names, with files that ours have too."""
+    for name in ("lib/__init__", "lib/require", "lib/show/figures", "labs/__init__"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.py").write_text("raise SystemError('not ours')")
     return folder
 
 
@@ -159,7 +163,9 @@ def test_running_the_cell_twice_in_one_kernel_is_harmless(run, tmp_path, remote)
     assert ran.stdout.count("Fetching") == 1
 
 
-FAKE_COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+FAKE_COLAB = (
+    "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+)
 
 
 def test_in_colab_it_clones_into_content_and_finds_it_from_everywhere(run, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools import address, execute, folds, look, notebooks, preflight, student
+from tools import execute, mend, notebooks, preflight, student
 
 SOLVED = '''\
 def double(x: float) -> float:
@@ -173,7 +173,7 @@ def test_a_notebook_is_written_the_same_way_twice_and_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["01.ipynb"]
 
 
-# -------------------------------------------------------------------- folds
+# --------------------------------------------------------------------- mend
 
 
 def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
@@ -187,7 +187,7 @@ def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
     ]
     notebook = notebook_of(*cells)
     before = notebooks.fingerprints(notebook)
-    assert folds.fold(notebook) == ["input", "output", "cell", "open"]
+    assert mend.fold(notebook) == ["input", "output", "cell", "open"]
     found = [
         (c.metadata.get("jupyter"), c.metadata.get("cellView")) for c in notebook.cells
     ]
@@ -199,22 +199,22 @@ def test_tags_fold_cells_in_jupyterlab_and_colab_and_their_absence_opens_them():
         (None, None),
     ]
     nbformat.validate(notebook)
-    assert folds.fold(notebook) == []
+    assert mend.fold(notebook) == []
     assert notebooks.fingerprints(notebook) == before
 
 
 def test_the_setup_cell_is_folded_as_its_tag_says():
-    assert folds.fold(notebook_of(notebooks.setup_cell())) == []
+    assert mend.fold(notebook_of(notebooks.setup_cell())) == []
 
 
 def test_folds_are_written_once_and_a_check_only_names_them(book):
     path = book / "notebooks" / "01_a.ipynb"
     notebooks.write(path, notebook_of(code("1", "a", tags=["hide-input"])))
     first = path.read_bytes()
-    assert folds.mend(book, check=True) == ["notebooks/01_a.ipynb"]
+    assert mend.mend(book, check=True) == ["notebooks/01_a.ipynb: cell a"]
     assert path.read_bytes() == first
-    assert folds.mend(book, check=False) == ["notebooks/01_a.ipynb"]
-    assert folds.mend(book, check=True) == []
+    assert mend.mend(book, check=False) == ["notebooks/01_a.ipynb: cell a"]
+    assert mend.mend(book, check=True) == []
 
 
 # ------------------------------------------------------------------ execute
@@ -258,9 +258,6 @@ def test_execute_refuses_what_is_no_notebook_of_the_book(capsys):
     assert "no notebook of the book" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------ address
-
-
 def test_a_fork_changes_one_line_and_everything_follows(book):
     old = notebooks.address(book)[0].removeprefix("https://github.com/")
     path = book / "notebooks" / "01_a.ipynb"
@@ -276,13 +273,13 @@ def test_a_fork_changes_one_line_and_everything_follows(book):
     )
     page = f"https://github.com/{old}/blob/main/x and https://github.com/{old}.git, {other}"
     (book / "README.md").write_text(page)
-    assert address.mend(book, check=True) == []
+    assert mend.mend(book, check=True) == []
 
     config = (book / "_config.yml").read_text().replace(old, "someone/fork")
     (book / "_config.yml").write_text(config.replace("branch: main", "branch: trunk"))
-    assert len(address.mend(book, check=True)) == 4
-    assert address.mend(book, check=False)
-    assert address.mend(book, check=True) == []
+    assert len(mend.mend(book, check=True)) == 4
+    assert mend.mend(book, check=False)
+    assert mend.mend(book, check=True) == []
     assert notebooks.book_address(book) == "https://someone.github.io/fork/"
     mended = notebooks.read(path)
     assert "/someone/fork/blob/trunk/notebooks/01_a.ipynb" in mended.cells[0].source
@@ -358,7 +355,8 @@ def test_a_page_leads_to_folded_solutions_and_colab_to_the_student_s_notebook(pa
     assert shown("[e](exercises/01_a.ipynb)") == "[e](solutions/01_a.ipynb)"
     base = "https://colab.research.google.com/github/a/b/blob/main/notebooks"
     assert shown(f"[c]({base}/solutions/01.ipynb)") == f"[c]({base}/exercises/01.ipynb)"
-    assert shown("[l](../lib/ops.py)") == "[l](https://repo/lib/ops.py)"
+    for file in ("lib/ops.py", "labs/record.py"):
+        assert shown(f"[l](../{file})") == f"[l](https://repo/{file})"
     assert shown("[n](../01_a.ipynb)") == "[n](../01_a.ipynb)"
 
 
@@ -387,19 +385,3 @@ def pages():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_look_finds_dead_links_and_nameless_images(tmp_path):
-    other = tmp_path / "other.html"
-    other.write_text('<article><p id="there"></p></article>')
-    page = tmp_path / "page.html"
-    page.write_text(
-        '<article><a href="other.html#there"></a> <a href="https://elsewhere"></a>'
-        '<a href="other.html#gone"></a> <a href="gone.html"></a> <a href="#nowhere"></a>'
-        '<img alt="a curve that rises"><img alt="../_images/0f3a.svg"><img>'
-        '<svg aria-label="a pole"></svg><svg></svg></article>'
-    )
-    dead = " ".join(look.dead_links(page))
-    assert len(list(look.dead_links(page))) == 3
-    assert all(name in dead for name in ("other.html#gone", "gone.html", "#nowhere"))
-    assert len(list(look.nameless_images(page))) == 3

@@ -22,6 +22,7 @@ from tools import notebooks, student
 FILES = Path(__file__).parent / "course_files"
 WRITTEN = ".written.json"  # sha256 of each file as it was written here
 LINK = re.compile(r"\]\((\.\./[^)\s]*)\)")
+CODE = ("lib", "labs", "notebooks/records")  # what a notebook imports, what labs read
 REQUIREMENTS = (
     "requirements.txt",
     "requirements-course.txt",
@@ -58,9 +59,10 @@ def files(root: Path = notebooks.ROOT) -> Iterator[tuple[str, bytes]]:
             yield path.name, path.read_bytes()
     for name in REQUIREMENTS:
         yield name, (root / name).read_bytes()
-    for path in sorted((root / "lib").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path.relative_to(root).as_posix(), path.read_bytes()
+    for part in CODE:
+        for path in sorted((root / part).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(root).as_posix(), path.read_bytes()
     for path in notebooks.solutions(root):
         made = source_notebook(notebooks.read(path), root)
         yield f"source/{path.stem}/{path.name}", notebooks.text_of(made).encode()

@@ -7,6 +7,10 @@ A notebook carries in its metadata what produced its outputs:
 `cells` covers the sources and tags of its code cells (without the set-up cell, which a
 test holds against the template below), `lib` the files of lib that it imports, directly
 or not, `outputs` what is stored. `stale` recomputes all three and says what differs.
+
+notebooks/lax.toml lists by name, each with its reason, the notebooks whose outputs are not
+compared (conftest.py): all their cells run. `python -m tools.notebooks` prints the others,
+which are strict, a path a line.
 """
 
 import hashlib
@@ -14,6 +18,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from nbformat import NotebookNode
 from lib import digest
 
 ROOT = Path(__file__).resolve().parents[1]
+GITHUB = "https://github.com/"
 
 SETUP = '''\
 # Set-up, the same in every notebook: finds the book's code, or fetches a copy of it beside
@@ -96,23 +102,23 @@ figures.use_style()'''
 
 def address(root: Path = ROOT) -> tuple[str, str]:
     """(repository address, branch), from the one place that holds them: _config.yml."""
-    text = (root / "_config.yml").read_text(encoding="utf-8")
-    url = re.search(r"^ +url: *(https://github\.com/\S+?)/? *$", text, re.MULTILINE)
-    branch = re.search(r"^ +branch: *(\S+) *$", text, re.MULTILINE)
-    if url is None or branch is None:
-        raise ValueError(
-            "_config.yml: no repository url (https://github.com/…) or branch"
-        )
-    return url[1], branch[1]
+    return _configured(root, "url", r"https://github\.com/\S+?"), _configured(
+        root, "branch"
+    )
 
 
 def book_address(root: Path = ROOT) -> str:
     """Where the book is published, with a slash at the end: `baseurl` of _config.yml."""
+    return _configured(root, "baseurl", r"https?://\S+?") + "/"
+
+
+def _configured(root: Path, key: str, value: str = r"\S+") -> str:
+    """A value of _config.yml, without a slash at its end."""
     text = (root / "_config.yml").read_text(encoding="utf-8")
-    found = re.search(r"^ +baseurl: *(https?://\S+?)/? *$", text, re.MULTILINE)
+    found = re.search(rf"^ +{key}: *({value})/? *$", text, re.MULTILINE)
     if found is None:
-        raise ValueError("_config.yml: no baseurl (https://…)")
-    return f"{found[1]}/"
+        raise ValueError(f"_config.yml: got no {key}, wanted a line {key}: {value}")
+    return found[1]
 
 
 def setup_source(root: Path = ROOT) -> str:
@@ -133,7 +139,7 @@ def setup_cell(root: Path = ROOT) -> NotebookNode:
 def colab_link(path: Path, root: Path = ROOT) -> str:
     """The visible line below a notebook's title that opens it in Colab."""
     url, branch = address(root)
-    short = url.removeprefix("https://github.com/")
+    short = url.removeprefix(GITHUB)
     inside = path.resolve().relative_to(root.resolve()).as_posix()
     base = "https://colab.research.google.com/github"
     return f"[Open in Colab]({base}/{short}/blob/{branch}/{inside})"
@@ -157,6 +163,24 @@ def exercises(root: Path = ROOT) -> list[Path]:
 def everything(root: Path = ROOT) -> list[Path]:
     """All notebooks of the book."""
     return [*chapters(root), *solutions(root), *exercises(root)]
+
+
+def lax(root: Path = ROOT) -> dict[str, str]:
+    """The names on the list of lax notebooks, each with its reason; none without a list."""
+    file = root / "notebooks" / "lax.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def is_lax(path: Path, root: Path = ROOT) -> bool:
+    """Whether this is a notebook of the book whose name is on the list."""
+    home = (root / "notebooks").resolve()
+    folders = (home, home / "solutions", home / "exercises")
+    return path.resolve().parent in folders and path.stem in lax(root)
+
+
+def strict(root: Path = ROOT) -> list[Path]:
+    """The notebooks whose outputs are compared."""
+    return [path for path in everything(root) if not is_lax(path, root)]
 
 
 def read(path: Path) -> NotebookNode:
@@ -210,8 +234,11 @@ def lib_files(sources: Iterable[str], root: Path = ROOT) -> list[Path]:
     """The files of lib and labs that these sources import, directly or through others."""
     names = {name for source in sources for name in digest.imported(source)}
     found = {file.resolve() for name in names for file in digest.files_of(name, root)}
-    code = [file for file in found if file.suffix == ".py"]
-    return sorted(found.union(*map(digest.sources, code)))
+    through: set[Path] = set()
+    for file in found:
+        if file.suffix == ".py" and file not in through:
+            through |= digest.sources(file)
+    return sorted(found | through)
 
 
 def fingerprints(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
@@ -242,3 +269,8 @@ def _text(file: Path) -> str:
 def _digest(content: Any) -> str:
     plain = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    for each in strict():
+        print(each.relative_to(ROOT))

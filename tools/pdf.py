@@ -8,9 +8,12 @@ the site as rlhf-executed.pdf, where the pages link to it.
 """
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -18,9 +21,19 @@ from urllib.parse import unquote, urljoin, urlsplit
 import yaml
 from bs4 import BeautifulSoup, Tag
 
-from tools import look, notebooks
+from tools import notebooks
 
 NAME = "rlhf-executed.pdf"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 STYLE = """
 .pdf-title { break-after: page; padding-top: 60mm; text-align: center; }
 .pdf-title .pdf-name { font-size: 40px; font-weight: 600; margin-bottom: 8mm; }
@@ -44,6 +57,25 @@ NUMBER = """pages => document.querySelectorAll(".pdf-contents a").forEach(
   a => { a.dataset.page = pages[a.hash.slice(1)] || ""; })"""
 
 
+def chromium_for(site: Path, who: str, *packages: str) -> tuple[str, str]:
+    """(path of a Chromium, ""), or ("", one line that says what is missing)."""
+    missing = [name for name in packages if find_spec(name) is None]
+    path = os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), ""
+    )
+    if not (site / "index.html").is_file():
+        return "", f"{who}: no pages in {site}: make book first"
+    if missing:
+        install = ".venv/bin/pip install -r requirements-browser.txt"
+        return "", f"{who}: no {' and no '.join(missing)}: {install}"
+    return path, "" if path else f"{who}: no Chromium found (CHROMIUM=/path/to/it)"
+
+
+def soup(page: Path) -> BeautifulSoup:
+    """A page, parsed."""
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
 def contents(root: Path) -> list[tuple[str, list[str]]]:
     """[(caption, pages)] in the order of _toc.yml; the title page has no caption."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
@@ -59,7 +91,7 @@ def slug(page: str) -> str:
 def article(site: Path, page: str, pages: set[str], address: str) -> Tag:
     """A page's text, ready to stand beside the others: links, names and folds changed."""
     file = site / f"{page}.html"
-    found = look.soup(file).find("article", class_="bd-article")
+    found = soup(file).find("article", class_="bd-article")
     if not isinstance(found, Tag):
         raise ValueError(f"{file}: got no article, wanted a built page of the book")
     for gone in found.select("script, noscript, .headerlink"):
@@ -151,7 +183,7 @@ def joined(site: Path, root: Path) -> str:
 def _head(site: Path, parts: list[tuple[str, list[str]]]) -> str:
     """The style sheets, the formulas' script and page.js, as the title page loads them."""
     front = site / f"{parts[0][1][0]}.html"
-    page = look.soup(front)
+    page = soup(front)
     title = page.title.get_text().partition("—")[0].strip()  # without the book's, again
     head = [f'<meta charset="utf-8"><title>{title}</title>']
     for link in page.find_all("link", rel="stylesheet"):
@@ -200,7 +232,7 @@ def printed(path: str, page: Path, to: Path) -> None:
     settings = {"prefer_css_page_size": True, "outline": True, "tagged": True}
     settings |= {"print_background": True, "path": str(to)}
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=look.FLAGS)
+        browser = play.chromium.launch(executable_path=path, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(600_000)
         tab.goto(page.as_uri(), wait_until="load")
@@ -208,8 +240,7 @@ def printed(path: str, page: Path, to: Path) -> None:
         tab.evaluate(IMAGES)
         tab.wait_for_timeout(500)
         tab.pdf(**settings)
-        text = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-        titles = {a["id"]: heading(a) for a in text.find_all("article")}
+        titles = {a["id"]: heading(a) for a in soup(page).find_all("article")}
         pages = starts(to, titles)
         lost = sorted(set(titles) - set(pages))
         if lost:
@@ -225,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     built = notebooks.ROOT / "_build" / "html"
     parser.add_argument("site", nargs="?", type=Path, default=built)
     site = parser.parse_args(arguments).site.resolve()
-    path, problem = look.browser(site, "tools.pdf", "playwright", "pypdf")
+    path, problem = chromium_for(site, "make pdf", "playwright", "pypdf")
     if problem:
         print(problem, file=sys.stderr)
         return 2

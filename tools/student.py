@@ -1,19 +1,17 @@
 """Cut the student's notebooks from the sources that carry the solutions.
 
-    python -m tools.student            notebooks/solutions/* -> notebooks/exercises/*
-    python -m tools.student --check    exit 1 if a committed student notebook differs
+    python -m tools.student    notebooks/solutions/* -> notebooks/exercises/*
 
 The rules are nbgrader's (0.9): in a cell marked `solution`, what stands between
 `### BEGIN SOLUTION` and `### END SOLUTION` becomes a stub; without such lines the whole
 cell does; hidden tests go. Check cells may raise: an untouched stub is no error.
-A student notebook that somebody wrote into is left as it is, and one line says so.
+A student notebook that somebody wrote into is left as it is, and one line says so. A test
+holds that the committed ones are what their sources yield.
 """
 
-import argparse
 import copy
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -82,7 +80,7 @@ def unfold(cell: NotebookNode) -> None:
     cell.metadata.pop("tags", None)
     if kept:
         cell.metadata["tags"] = kept
-    for fold in ("mystnb", "jupyter", "cellView"):  # see tools/folds.py
+    for fold in ("mystnb", "jupyter", "cellView"):  # see tools/mend.py
         cell.metadata.pop(fold, None)
 
 
@@ -119,28 +117,17 @@ def _says(target: Path, wanted: NotebookNode) -> bool:
     return there is not None and keep.version(there) == keep.version(wanted)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, equal or left; 1: `--check` found differences."""
-    parser = argparse.ArgumentParser(prog="python -m tools.student")
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    options = parser.parse_args(arguments)
-    differing = [s for s in notebooks.solutions() if not matches(s)]
-    orphans = _orphans()
-    for source in differing:
-        if options.check:
-            target = student_path(source)
-            print(f"{target}: not what {source.name} yields", file=sys.stderr)
-        else:
+def main() -> None:
+    """Renew what differs; say what was written, what was left, and what has no source."""
+    sources = notebooks.solutions()
+    for source in sources:
+        if not matches(source):
             print(renew(source))
-    for orphan in orphans:
-        print(f"{orphan}: has no source in notebooks/solutions", file=sys.stderr)
-    return 1 if options.check and (orphans or differing) else 0
-
-
-def _orphans() -> list[Path]:
-    expected = {student_path(source) for source in notebooks.solutions()}
-    return [path for path in notebooks.exercises() if path not in expected]
+    expected = {student_path(source) for source in sources}
+    for path in notebooks.exercises():
+        if path not in expected:
+            print(f"{path}: has no source in notebooks/solutions", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,7 @@
   to the page with the folded solutions;
 - whoever opens an exercise in Colab, or downloads it, gets the student's notebook, without
   the answers;
-- links to files of lib lead to the repository;
+- links to files of lib and labs lead to the repository;
 - links to a term of the glossary lead to the term.
 """
 
@@ -21,7 +21,7 @@ HIDDEN = re.compile(
     r"(?ms)^[ \t]*### BEGIN HIDDEN TESTS.*?^[ \t]*### END HIDDEN TESTS[^\n]*\n?"
 )
 MARKER = re.compile(r"(?m)^[ \t]*### (?:BEGIN|END) SOLUTION[^\n]*\n?")
-OTHER_FILE = re.compile(r"\]\((?:\.\./)+((?:lib|tests|tools|benchmarks)/[^)\s]*)\)")
+OTHER_FILE = re.compile(r"\]\((?:\.\./)+((?:lib|labs|tests|tools|benchmarks)/[^)\s]*)\)")
 STUDENT_FILE = re.compile(r"\]\(\.\./exercises/([^)\s]*\.ipynb)\)")
 COLAB = "colab.research.google.com"
 

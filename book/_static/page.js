@@ -25,13 +25,13 @@
       const text = parseFloat(getComputedStyle(e.parentElement).fontSize);
       const paper = Math.min(1, (PAPER * text) / (drawn * PRINTED));
       e.style.setProperty("--on-paper", (full * paper).toFixed(1) + "%");
-      if (wide > e.clientWidth + 1)
+      if (wide > e.clientWidth)
         e.style.fontSize = full * Math.max(SMALLEST, (e.clientWidth - 8) / wide) + "%";
     });
     WIDE.forEach(([selector, name]) => {
       document.querySelectorAll(selector).forEach((e) => {
         const style = getComputedStyle(e);
-        const scrolls = e.clientWidth && e.scrollWidth > e.clientWidth + 1
+        const scrolls = e.clientWidth && e.scrollWidth > e.clientWidth
           && /auto|scroll/.test(style.overflowX);
         if (scrolls) {
           e.tabIndex = 0;

@@ -30,7 +30,7 @@ def answers(address: str) -> bool:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """(the root of a copy of the book, the address of a JupyterLab that runs there)."""
     root = tmp_path_factory.mktemp("book")
-    for name in ("lib", "notebooks", "tools"):
+    for name in ("lib", "labs", "notebooks", "tools"):
         shutil.copytree(notebooks.ROOT / name, root / name)
     for path in [*notebooks.ROOT.glob("*.txt"), notebooks.ROOT / "_config.yml"]:
         shutil.copy(path, root)
@@ -78,7 +78,7 @@ def test_the_set_up_cell_finds_the_library_from_there(lab):
         notebooks.is_setup,
         notebooks.read(root / "my/exercises/01_thermostat.ipynb").cells,
     )
-    code = f"{cell.source}\nimport lib; print(lib.__file__)"
+    code = f"{cell.source}\nimport labs.record, lib; print(lib.__file__)"
     run = subprocess.run(
         [sys.executable, "-I", "-c", code],
         cwd=root / "my" / "exercises",

@@ -1,6 +1,6 @@
 """Draws the pictures of the title page, and computes its numbers.
 
-`python -m tools.title_page` writes book/_static/pipeline.svg, pipeline-narrow.svg and
+`python -m labs.title_page` writes book/_static/pipeline.svg, pipeline-narrow.svg and
 lag.svg. They are put into the page as inline SVG, so that text is text and `currentColor`
 follows the theme. A test draws them again and computes every number that the page quotes.
 """
