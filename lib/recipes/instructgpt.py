@@ -1,7 +1,8 @@
 """InstructGPT (Ouyang et al. 2022): demonstrations, a reward model, PPO.
 
 Sizes are those of its Table 6; a demonstration, a prompt whose answers are ranked and a
-prompt of PPO each count once. The published PPO saw each prompt about eight times.
+prompt of PPO each count once. The published PPO wrote 256,000 answers, about eight to
+each prompt; so does ours, 64 at each update.
 """
 
 from lib.recipes.feedback import instructgpt_ppo, ranked
@@ -9,8 +10,6 @@ from lib.recipes.stages import BASE, Recipe, Stage
 from lib.recipes.tools import demonstrated
 from lib.rewards import gold
 from lib.worlds.taste import Annotators
-
-UPDATES = 40
 
 RECIPE = Recipe(
     name="instructgpt",
@@ -43,8 +42,9 @@ RECIPE = Recipe(
             start="sft",
             published=31_144,
             unit="prompts",
-            run=instructgpt_ppo(updates=UPDATES),
+            run=instructgpt_ppo(),
             uses="reward",
+            updates=256_000 // 64,
         ),
     ),
 )
@@ -55,8 +55,8 @@ ABLATIONS = {
         "reward", run=ranked(annotators=Annotators(error_rate=1.0))
     ),
     "gold for the reward model": RECIPE.changed(
-        "ppo", run=instructgpt_ppo(updates=UPDATES, reward=gold)
+        "ppo", run=instructgpt_ppo(reward=gold)
     ),
-    "no KL": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, beta=0.0)),
-    "no ptx": RECIPE.changed("ppo", run=instructgpt_ppo(updates=UPDATES, ptx=0.0)),
+    "no KL": RECIPE.changed("ppo", run=instructgpt_ppo(beta=0.0)),
+    "no ptx": RECIPE.changed("ppo", run=instructgpt_ppo(ptx=0.0)),
 }

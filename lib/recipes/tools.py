@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lib import base, evaluate, instruct, rejection, rounds
+from lib import base, evaluate, instruct, rejection, require, rounds
 from lib.algorithms import ALGORITHMS
 from lib.lessons import Knobs
 from lib.on_policy import train
@@ -86,15 +86,16 @@ def practised(
 ) -> Run:
     """Policy gradients on a pool of `amount` tasks; the stage's start is the reference.
 
-    Without `updates`, as many as ask each task once. If it is `judged`, the reward is
-    made from the reward model that the stage uses.
+    As many updates as the stage says, or these `updates` whatever it says; if neither
+    does, as many as ask each task once. If it is `judged`, the reward is made from the
+    reward model that the stage uses.
     """
 
     def run(work: Work) -> Outcome:
         pool = asks(work.amount, work.seed)
         rule = reward(work.used) if judged else reward
         knobs = Knobs(group=group, beta=beta, max_tokens=max_tokens)
-        count = max(1, work.amount // prompts) if updates is None else updates
+        count = work.count_updates(updates, prompts)
         model, history = train(
             work.start,
             ALGORITHMS[algorithm],
@@ -126,8 +127,9 @@ def harvested(
 ) -> Run:
     """Right, well-reasoned answers of the model that the stage uses, imitated.
 
-    One a task, of `amount` tasks; what nobody answered well is left out. `general` is
-    the share of people's answers to tasks of all kinds that is mixed in.
+    One a task, of `amount` tasks; what nobody answered well is left out. A model that
+    answers no task well is refused: there is nothing of its own to imitate. `general`
+    is the share of people's answers to tasks of all kinds that is mixed in.
     """
 
     def run(work: Work) -> Outcome:
@@ -137,6 +139,9 @@ def harvested(
             work.used, right_and_reasoned, asked, seed=work.seed, plan=plan
         )
         best = rounds.passing(rejection.top_per_prompt(rewards), rewards)
+        if not len(best):
+            got = f"a model with none of {len(rollout)} answers right and well reasoned"
+            require.refuse("used", got, "at least one answer to imitate")
         kept = rounds.selected(rollout, best, group=group)
         shown = [
             (asked[prompt], answer.text)
