@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib import require
-from lib.worlds.verifiers import verify_number
+from lib.worlds.verifiers import plain, says_one_number, sentences, verify_number
 from lib.worlds.village import (
     ANIMALS,
     BY_NAME,
@@ -58,10 +58,12 @@ def _know(draw: random.Random, level: int) -> Task:
 
 def _verify_know(task: Task, answer: str) -> bool:
     animal, kind = _asked(task.request)
-    words = set(words_of(answer))
-    said = words & set(KINDS[kind])
+    words, names = set(words_of(answer)), set(KINDS[kind])
     others = (words & BY_NAME.keys()) - {animal.name}  # "It is red." names nobody
-    return said == {getattr(animal, kind)} and not others
+    right = words & names == {getattr(animal, kind)} and not others
+    said = [tuple(words_of(each)) for each in sentences(answer)]
+    told = [each for each in said if names.intersection(each)]
+    return right and plain(answer) and len(set(told)) == len(told)  # nothing twice
 
 
 def _asked(request: str) -> tuple[Animal, str]:
@@ -93,7 +95,8 @@ def reasoning(task: Task) -> str:
 
 def _verify_sum(task: Task, answer: str) -> bool:
     said = answer.rpartition("</think>")[2]  # what is only thought is not said
-    return "<think>" not in said and verify_number(said, task.answer)
+    once = "<think>" not in said and says_one_number(said) and plain(said)
+    return once and verify_number(said, task.answer)
 
 
 # --- strings, lists and formats -------------------------------------------------------
@@ -158,7 +161,8 @@ def _in_words(draw: random.Random, level: int) -> Task:
 
 def _verify_in_words(task: Task, answer: str) -> bool:
     name = animal_in(task.request).name
-    return len(answer.split()) == task.level + 3 and name in words_of(answer)
+    right = len(answer.split()) == task.level + 3 and name in words_of(answer)
+    return right and plain(answer.replace("?", "."))  # a question will do
 
 
 # --- all of them ----------------------------------------------------------------------
@@ -225,7 +229,9 @@ def verify(task: Task, completion: str) -> bool:
     """Whether a completion, whatever it holds, answers the task as asked.
 
     It is as strict as the skill and no stricter: a description in words must have their
-    number and name the animal, and may say anything of it.
+    number and name the animal, and may say anything of it. But in every skill an answer
+    is said once and plainly: one that is denied ("not", "isn't"), hedged ("maybe",
+    "or", "I think") or given twice is wrong.
     """
     _known(task.skill)
     return isinstance(completion, str) and SKILLS[task.skill].verify(task, completion)
