@@ -184,6 +184,15 @@ def test_a_run_of_other_code_is_another_run(tmp_path, monkeypatch):
         before = after
 
 
+@pytest.mark.parametrize("what", ["code", "torch"])
+def test_a_run_that_other_code_began_is_not_gone_on_with(tmp_path, what):
+    ours = folder.manifest(TWO, 0.01, 0)
+    Folder(tmp_path).open({**ours, what: "another"}, resume=False)
+    with pytest.raises(CheckpointError, match=f"a run with {what} another, not {what}"):
+        Folder(tmp_path).open(ours, resume=True)
+    Folder(tmp_path).open({**ours, what: "another"}, resume=True)
+
+
 def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_path):
     free = engine.run(TWO, scale=0.01, seed=1)
     kept = engine.run(TWO, scale=0.01, seed=1, out=tmp_path)
