@@ -217,7 +217,7 @@ READ = {  # answer: to_the_point, true, false, kind, words, repeated, finished
     "Maybe the fox is red.": (True, 0, 0, 0, 5, 0, True),
     "I think the fox is green.": (True, 0, 1, 0, 6, 0, True),
     "The fox is red or green.": (True, 0, 1, 0, 6, 0, True),
-    "Is the fox red? It is old.": (True, 0, 0, 0, 7, 0, True),
+    "Is the fox red? It is old.": (True, 1, 0, 0, 7, 0, True),  # gold lets one ask
     "Perhaps it is red. It is red.": (False, 1, 0, 0, 7, 0, True),
     "Perhaps a dear fox.": (True, 0, 0, 1, 4, 0, True),
     "": (False, 0, 0, 0, 0, 0, False),

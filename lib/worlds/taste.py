@@ -132,7 +132,7 @@ class Judgement:
 def judge(task: Task, completion: str, *, finished: bool = True) -> Judgement:
     """Read an answer to an open-ended request as the gold taste does.
 
-    A sentence that hedges ("maybe", "or", a question) tells no true fact, but may tell
+    A sentence that hedges ("maybe", "or", "I think") tells no true fact, but may tell
     false ones. One that denies ("not", "isn't") is false if it denies what is true, and
     else it tells nothing. `finished` says whether the writer stopped of its own accord
     (end-of-text).

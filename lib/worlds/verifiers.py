@@ -65,14 +65,15 @@ def denies(text: str) -> bool:
 
 
 def hedges(text: str) -> bool:
-    """Does it leave open what is so? "maybe", "or", "I think" (`_HEDGES`), a question."""
-    return "?" in text or not _HEDGES.isdisjoint(_words(text))
+    """Does a word of it leave open what is so? "maybe", "or", "I think" (`_HEDGES`)."""
+    return not _HEDGES.isdisjoint(_words(text))
 
 
 def plain(text: str) -> bool:
-    """Neither denied nor hedged, and in ASCII, so that no letter passes for another."""
+    """Neither denied, hedged nor asked, and in ASCII: no letter passes for another."""
     said = text.replace("\u2019", "'")
-    return said.isascii() and not denies(said) and not hedges(said)
+    asked = "?" in said
+    return said.isascii() and not (asked or denies(said) or hedges(said))
 
 
 def _words(text: str) -> list[str]:
