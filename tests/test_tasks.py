@@ -408,6 +408,8 @@ HEDGED = [
     ("sum", "8 or 9"),
     ("sum", "nine or 9"),
     ("sum", "9?"),
+    ("sum", "Bears. Is it 9? It is."),
+    ("know", "Who is red? The fox eats red berries."),
     ("sum", r"Perhaps \boxed{9}"),
     ("sum", "<think> 9 </think> Perhaps 9"),
     ("reverse", "maybe tek"),
@@ -501,7 +503,9 @@ SAID_ONCE = [
     ("know", "It is red. You know: the fox is a red animal."),  # two ways to say it
     ("sum", "3 + 4 = 7. 7 + 2 = 9."),
     ("sum", "3 + 4 = 7 + 2 = 9"),
+    ("know", "The fox is red. Who can say more?"),  # asks another thing
     ("sum", "3 + 4 + 2 is 9."),
+    ("sum", "9 bears. More?"),
     ("sum", "18/2"),
     ("sum", r"3 + 4 = 7, 7 + 2 = \boxed{9}"),
     ("sum", "<think> Is it 8 or not? </think> 9"),  # what is only thought is not said

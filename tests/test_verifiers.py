@@ -548,10 +548,6 @@ def test_a_text_without_either_is_plain(text):
     assert plain(text) and not denies(text) and not hedges(text)
 
 
-def test_a_question_is_not_plain():
-    assert not plain("So?") and not plain("? so")
-
-
 def test_a_letter_of_another_script_is_not_plain():
     assert not plain("n\u043et") and not plain("\uff4eot") and not plain("no\u200bt")
 

@@ -61,15 +61,11 @@ def _verify_know(task: Task, answer: str) -> bool:
     words, names = words_of(answer), set(KINDS[kind])
     others = (set(words) & BY_NAME.keys()) - {animal.name}  # "It is red." names nobody
     right = names.intersection(words) == {getattr(animal, kind)} and not others
-    return right and plain(answer) and not _twice(words, answer, names)
-
-
-def _twice(words: list[str], answer: str, names: set[str]) -> bool:
-    """Is one text, or one sentence that holds one of the names, there a second time?"""
-    said = [tuple(words_of(each)) for each in sentences(answer)]
-    told = [each for each in said if names.intersection(each)]
+    told = [s for s in sentences(answer) if names.intersection(words_of(s))]
+    twice = len({" ".join(words_of(s)) for s in told}) < len(told)
     half = len(words) // 2
-    return len(set(told)) < len(told) or words[:half] == words[half:]
+    again = twice or words[:half] == words[half:]  # a sentence, or the whole
+    return right and plain(answer) and not again and "?" not in "".join(told)
 
 
 def _asked(request: str) -> tuple[Animal, str]:
@@ -101,8 +97,10 @@ def reasoning(task: Task) -> str:
 
 def _verify_sum(task: Task, answer: str) -> bool:
     said = answer.rpartition("</think>")[2]  # what is only thought is not said
-    once = "<think>" not in said and says_one_number(said) and plain(said)
-    return once and verify_number(said, task.answer)
+    if "<think>" in said or not says_one_number(said) or not plain(said):
+        return False
+    asked = any("?" in s and re.search(r"[0-9]", s) for s in sentences(said))
+    return not asked and verify_number(said, task.answer)
 
 
 # --- strings, lists and formats -------------------------------------------------------
@@ -168,7 +166,7 @@ def _in_words(draw: random.Random, level: int) -> Task:
 def _verify_in_words(task: Task, answer: str) -> bool:
     name = animal_in(task.request).name
     right = len(answer.split()) == task.level + 3 and name in words_of(answer)
-    return right and plain(answer.replace("?", "."))  # a question will do
+    return right and plain(answer)  # a question will do
 
 
 # --- all of them ----------------------------------------------------------------------
