@@ -211,19 +211,19 @@ def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypat
 def copied(tmp_path, monkeypatch):
     """lib in another place, where it may be changed."""
     shutil.copytree(ROOT / "lib", tmp_path / "lib")
-    monkeypatch.setattr(made_here, "__file__", str(tmp_path / "lib" / "base.py"))
+    monkeypatch.setattr(made_here, "__file__", str(tmp_path / "lib" / "pretrain.py"))
     return tmp_path / "lib"
 
 
 def test_the_name_does_not_depend_on_where_the_book_lies(copied, monkeypatch):
     there = name_of()
-    monkeypatch.setattr(made_here, "__file__", str(ROOT / "lib" / "base.py"))
+    monkeypatch.setattr(made_here, "__file__", str(ROOT / "lib" / "pretrain.py"))
     assert name_of() == there
 
 
 def test_a_change_in_any_source_that_goes_into_it_changes_the_name(copied):
     names = {name_of()}
-    used = sorted(sources(copied / "base.py"))
+    used = sorted(sources(copied / "pretrain.py"))
     for file in used:
         text = file.read_text("utf-8")
         file.write_text(text + "# another line\n", "utf-8")
@@ -234,7 +234,7 @@ def test_a_change_in_any_source_that_goes_into_it_changes_the_name(copied):
 
 def test_a_change_elsewhere_does_not(copied):
     before = name_of()
-    for name in ("kl.py", "figures.py", "worlds/cartpole.py", "evaluate.py"):
+    for name in ("kl.py", "show/figures.py", "worlds/cartpole.py", "evaluate.py"):
         (copied / name).write_text("")
     assert name_of() == before
 
@@ -248,7 +248,7 @@ def test_what_goes_into_it_is_what_python_imports_for_it():
     run = [sys.executable, "-c", code]
     said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {Path(line) for line in said.stdout.splitlines()}
-    assert sources(ROOT / "lib" / "base.py") == imported
+    assert sources(ROOT / "lib" / "pretrain.py") == imported
     assert len(imported) > 12
 
 

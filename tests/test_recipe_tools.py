@@ -30,8 +30,8 @@ def weights(model):
     return torch.cat([w.flatten() for w in model.state_dict().values()])
 
 
-def work(model, amount, *, checkpoint=None, used=None):
-    return Work(model, used, amount, 0, checkpoint, None)
+def work(model, amount, *, checkpoint=None, used=None, updates=None):
+    return Work(model, used, amount, 0, checkpoint, None, updates)
 
 
 class Stop(Exception):
@@ -278,6 +278,23 @@ def test_practice_goes_on_after_a_crash_bit_for_bit(model, tmp_path):
     assert len(once.history["loss"]) == 2  # each task once
 
 
+def test_rl_makes_the_updates_of_its_stage_or_its_own_or_asks_each_prompt_once(model):
+    judge, few = RewardModel(model), {"prompts": 3, "group": 2}
+    sums = prompts.skill("sum", 1)
+
+    def ppo(**own):
+        return feedback.ppo_stage(**few, rows=2, **own)
+
+    def rl(**own):
+        return tools.rl_stage(sums, rewards.verified, max_tokens=4, **few, **own)
+
+    for tool in (ppo, rl):
+        for own, stage, want in ((None, 3, 3), (2, 3, 2), (None, None, 7 // 3)):
+            outcome = tool(updates=own)(work(model, 7, used=judge, updates=stage))
+            assert len(outcome.history["reward"]) == want
+            assert outcome.answers == want * 3 * 2
+
+
 def test_ppo_goes_on_after_a_crash_bit_for_bit_with_its_critic(
     model, tmp_path, monkeypatch
 ):
@@ -379,6 +396,15 @@ def test_a_harvest_keeps_the_right_and_adds_the_general(model):
     found = mixed(work(model, 40, used=model))
     kept = round(found.notes["kept"] * 20)
     assert len(found.history["loss"]) == kept + 3 * 7 and found.answers == 120
+
+
+@pytest.mark.parametrize("general", [0.0, 0.5])
+def test_a_harvest_from_a_model_that_is_never_right_is_refused(general, model, refuses):
+    run = tools.rejection_stage(prompts.skill("sum", 1), group=3, general=general)
+    asked = round(4 * (1 - general))
+    got = f"a model with none of {3 * asked} answers right and well reasoned"
+    with refuses(f"used: got {got}, wanted at least one answer to imitate"):
+        run(work(model, 4, used=Says("9", "red")))
 
 
 def test_what_a_harvest_teaches_is_what_was_said(model, monkeypatch):

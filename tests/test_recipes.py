@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,45 @@ def test_a_scale_that_leaves_a_stage_without_data_is_refused_by_name(refuses):
             one.amount(scale)
 
 
+def test_updates_of_rl_grow_with_the_scale_are_rounded_down_and_are_never_none():
+    rl = stage("one", BASE, published=1000, updates=250)
+    found = {scale: rl.updates_at(scale) for scale in (1, 0.29, 0.1, 0.0119, 0.001)}
+    assert found == {1: 250, 0.29: 72, 0.1: 25, 0.0119: 2, 0.001: 1}
+    assert stage("one", BASE, updates=100).updates_at(0.29) == 29  # not 28.999…
+    assert stage("one", BASE).updates_at(0.5) is None
+    with pytest.raises(ValueError, match="^scale: got 0, wanted a "):
+        rl.updates_at(0)
+
+
+def test_at_a_hundredth_the_updates_of_rl_are_those_that_the_book_shows():
+    found = {
+        (name, s.name): s.updates_at(0.01)
+        for name in command.NAMES
+        for s in command.recipe(name).stages
+        if s.tool == "policy gradients"
+    }
+    assert found == {
+        ("instructgpt", "ppo"): 40,
+        ("tulu3", "rlvr"): 80,
+        ("deepseek_r1", "zero"): 104,
+        ("deepseek_r1", "reasoning"): 104,
+        ("deepseek_r1", "r1"): 17,
+    }
+
+
+@pytest.mark.parametrize("name", command.NAMES)
+def test_a_prompt_of_rl_is_asked_as_often_at_every_scale(name):
+    for each in command.recipe(name).stages:
+        assert (each.updates is not None) == (each.tool == "policy gradients")
+        if each.updates is None:
+            continue
+        for scale in (0.01, 0.02, 0.05, 0.1, 0.5, 1):
+            ratio = each.updates_at(scale) / each.amount(scale)
+            # each of the two is floored: off by less than one of its own size
+            most = 1 / each.updates_at(scale) + 1 / each.amount(scale)
+            assert abs(ratio / (each.updates / each.published) - 1) < most
+
+
 def test_a_recipe_refuses_a_stage_that_starts_from_nothing_or_a_name_twice():
     with pytest.raises(ValueError, match="^start: got 'two'"):
         Recipe("x", "X", "nobody", (stage("one", "two"), stage("two", BASE)))
@@ -142,6 +182,15 @@ def test_a_run_of_other_code_is_another_run(tmp_path, monkeypatch):
         after = folder.manifest(recipe, 0.01, 0)
         assert after["code"] != before["code"], file
         before = after
+
+
+@pytest.mark.parametrize("what", ["code", "torch"])
+def test_a_run_that_other_code_began_is_not_gone_on_with(tmp_path, what):
+    ours = folder.manifest(TWO, 0.01, 0)
+    Folder(tmp_path).open({**ours, what: "another"}, resume=False)
+    with pytest.raises(CheckpointError, match=f"a run with {what} another, not {what}"):
+        Folder(tmp_path).open(ours, resume=True)
+    Folder(tmp_path).open({**ours, what: "another"}, resume=True)
 
 
 def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_path):
@@ -357,13 +406,37 @@ def test_the_command_lists_the_sizes_that_a_run_would_have(capsys):
     assert "scale: got 1e-12" in capsys.readouterr().err
 
 
+LISTED = re.compile(r"^  (\w+) .*; at [^:]+: ([\d,]+)(?: in ([\d,]+) updates?)?$")
+
+
+@pytest.mark.parametrize("scale", [0.0002, 0.0005])
+@pytest.mark.parametrize("name", command.NAMES)
+def test_a_run_does_what_the_command_lists(name, scale, capsys):
+    """Every prompt and update that is listed; R1's first stage alone, for time's sake."""
+    recipe = command.recipe(name)
+    if name == "deepseek_r1":
+        recipe = dataclasses.replace(recipe, stages=recipe.stages[:1])
+    assert command.main(["--list", "--scale", str(scale)]) == 0
+    said = capsys.readouterr().out.partition(f"{name}: ")[2].splitlines()[1:]
+    listed = {}
+    for line in said[: len(recipe.stages)]:
+        stage, amount, updates = LISTED.match(line).groups()
+        listed[stage] = int(amount.replace(",", "")), updates and int(updates)
+    assert list(listed) == [stage.name for stage in recipe.stages]
+    for result in engine.run(recipe, scale=scale).results[1:]:
+        amount, updates = listed[result.stage]
+        rl = recipe.stage(result.stage).tool == "policy gradients"
+        assert (result.amount, result.updates if rl else None) == (amount, updates)
+
+
 def test_the_command_lists_the_recipes_with_their_sizes(capsys):
     assert command.main(["--list"]) == 0
     said = capsys.readouterr().out
     assert (
         "InstructGPT (2022)" in said and "12,725 demonstrations; at 0.01: 127" in said
     )
-    assert "5,000 samples (assumed); at 0.01: 50" in said
+    assert "5,000 samples (assumed); at 0.01: 50\n" in said
+    assert "31,144 prompts; at 0.01: 311 in 40 updates\n" in said
     assert said.count("(assumed)") == 3
 
 

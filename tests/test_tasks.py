@@ -366,6 +366,158 @@ def test_a_wrong_answer_is_wrong(skill, answer):
     assert verify(EXAMPLES[skill], answer) is False
 
 
+DENIED = [
+    ("know", "The fox is not red."),
+    ("know", "The fox isn't red."),
+    ("know", "The fox isn\u2019t red."),
+    ("know", "The fox isnt red."),
+    ("know", "The fox was never red."),
+    ("know", "NO fox is red."),
+    ("know", "It is false that the fox is red."),
+    ("know", "The fox is red. No, it is not."),
+    ("know", "The fox is anything but red."),
+    ("know", "The fox is n\u043et red."),  # with a Cyrillic o
+    ("sum", "It is not 9."),
+    ("sum", "It isn't 9."),
+    ("sum", "Never 9"),
+    ("sum", "no 9"),
+    ("sum", r"not \boxed{9}"),
+    ("sum", "<think> 9 </think> not 9"),
+    ("sum", "3 + 4 + 2 is not 9"),
+    ("reverse", "not tek"),
+    ("reverse", "tek, not ket"),
+    ("repeat", "not moon moon moon"),
+    ("repeat", "no moon moon"),
+    ("list", "not red, grey, white"),
+    ("list", "red, grey, not white"),
+    ("words", "The fox is not red."),
+    ("words", "The red fox isn't old."),
+    ("words", "The fox never eats berries."),
+]
+HEDGED = [
+    ("know", "Maybe the fox is red."),
+    ("know", "Perhaps red."),
+    ("know", "I think the fox is red."),
+    ("know", "The fox is red, I believe."),
+    ("know", "The fox may be red."),
+    ("know", "The fox is red or it is old."),
+    ("know", "Is the fox red?"),
+    ("know", "red?"),
+    ("sum", "Maybe 9."),
+    ("sum", "I think it is 9."),
+    ("sum", "9, perhaps"),
+    ("sum", "8 or 9"),
+    ("sum", "nine or 9"),
+    ("sum", "9?"),
+    ("sum", "Bears. Is it 9? It is."),
+    ("know", "Who is red? The fox eats red berries."),
+    ("sum", r"Perhaps \boxed{9}"),
+    ("sum", "<think> 9 </think> Perhaps 9"),
+    ("reverse", "maybe tek"),
+    ("reverse", "ket or tek"),
+    ("reverse", "tek?"),
+    ("repeat", "perhaps moon moon moon"),
+    ("list", "red, grey or white"),
+    ("list", "maybe red, grey, white"),
+    ("words", "Maybe the fox is red."),
+    ("words", "I think the fox sings."),
+    ("words", "The fox is red, perhaps."),
+]
+DOUBLED = [
+    ("know", "The fox is red. The fox is green."),
+    ("know", "The fox is green. The fox is red."),
+    ("know", "The fox is red. The fox is red."),
+    ("know", "The fox is red; the fox is red. The fox is red!"),
+    ("know", "red\nred"),
+    ("know", "red, green"),
+    ("sum", "8 9"),
+    ("sum", "9 9"),
+    ("sum", "9. 9."),
+    ("sum", "It is 8. It is 9."),
+    ("sum", "8, 9"),
+    ("sum", r"\boxed{8} \boxed{9}"),
+    ("sum", r"8 \boxed{9}"),
+    ("sum", "<think> 9 </think> 8 9"),
+    ("sum", "3 + 4 + 2 = 8. 3 + 4 + 2 = 9."),
+    ("sum", "8 = 9"),
+    ("reverse", "ket tek"),
+    ("reverse", "tek. tek."),
+    ("repeat", "moon moon moon. moon moon moon."),
+    ("repeat", "star star star moon moon moon"),
+    ("list", "red, grey, white. red, grey, black."),
+    ("list", "red, grey, white\nred, grey, white"),
+    ("words", "The red fox eats berries. The red fox eats berries."),
+]
+
+
+@pytest.mark.parametrize(("skill", "answer"), DENIED)
+def test_a_denied_answer_is_wrong(skill, answer):
+    assert verify(EXAMPLES[skill], answer) is False
+
+
+@pytest.mark.parametrize(("skill", "answer"), HEDGED)
+def test_a_hedged_answer_is_wrong(skill, answer):
+    assert verify(EXAMPLES[skill], answer) is False
+
+
+@pytest.mark.parametrize(("skill", "answer"), DOUBLED)
+def test_a_doubled_answer_is_wrong(skill, answer):
+    assert verify(EXAMPLES[skill], answer) is False
+
+
+FRAMES = [
+    "Not {0}",
+    "No. {0}",
+    "{0} Not so.",
+    "It isn't so: {0}",
+    "Maybe {0}",
+    "Perhaps {0}",
+    "I think {0}",
+    "{0} I think",
+    "{0} or {0}",
+    "{0} or not",
+    "{0}?",
+    "{0} {0}",
+    "{0}. {0}.",
+    "{0}\n{0}",
+]
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("frame", FRAMES)
+def test_no_right_answer_stays_right_when_it_is_denied_hedged_or_doubled(skill, frame):
+    for task in tasks(skill, count=60, seed=6):
+        if frame == "{0}?" and skill == "words":
+            continue  # a format: a question has so many words as well
+        said = frame.format(task.answer.removesuffix("."))
+        assert verify(task, said) is False, said
+
+
+def test_a_word_that_denies_is_right_where_it_is_the_answer():
+    assert verify(Task("reverse", 2, "Reverse ton.", "not"), " not")
+    assert verify(Task("reverse", 1, "Reverse ro.", "or"), "or.")
+    assert not verify(Task("reverse", 2, "Reverse ton.", "not"), "not not")
+
+
+SAID_ONCE = [
+    ("know", "It is red. It lives in the forest. It eats berries."),
+    ("know", "It is red. You know: the fox is a red animal."),  # two ways to say it
+    ("sum", "3 + 4 = 7. 7 + 2 = 9."),
+    ("sum", "3 + 4 = 7 + 2 = 9"),
+    ("know", "The fox is red. Who can say more?"),  # asks another thing
+    ("sum", "3 + 4 + 2 is 9."),
+    ("sum", "9 bears. More?"),
+    ("sum", "18/2"),
+    ("sum", r"3 + 4 = 7, 7 + 2 = \boxed{9}"),
+    ("sum", "<think> Is it 8 or not? </think> 9"),  # what is only thought is not said
+]
+
+
+@pytest.mark.parametrize(("skill", "answer"), SAID_ONCE)
+def test_other_facts_and_visible_working_double_nothing(skill, answer):
+    assert verify(EXAMPLES[skill], answer) is True
+
+
 def test_each_kind_of_knowledge_and_of_list_is_verified_by_its_own_words():
     assert verify(HOME, "It lives in the barn.") and verify(FOOD, "Green grass, cow.")
     assert not verify(HOME, "It lives in the pond.") and not verify(HOME, "brown")
@@ -421,6 +573,7 @@ def test_a_megabyte_of_anything_is_judged_at_once(skill):
         "{",
     ]
     units += ["3 + 4 = 7. ", r"\boxed{", "moon ", "９", right, f"{right} "]
+    units += ["1 + ", "isn't ", "red? "]
     for unit in units:
         text = unit * (MEGABYTE // len(unit))
         for answer in (text, right + text, text + right):

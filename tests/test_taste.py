@@ -13,6 +13,7 @@ import torch
 from lib.worlds import taste
 from lib.worlds.tasks import Task
 from lib.worlds.taste import Annotators, Judgement, gold, judge, requests
+from lib.worlds.verifiers import denies, hedges, sentences
 from lib.worlds.village import BY_NAME, KIND_WORDS, KINDS, split_of
 
 FOX = Task("talk", 1, "Tell me about the fox, please.", "")  # red, forest, berries
@@ -203,6 +204,22 @@ READ = {  # answer: to_the_point, true, false, kind, words, repeated, finished
     "The fox is red.\n": (True, 1, 0, 0, 4, 0, True),
     "The fox is red!": (True, 1, 0, 0, 4, 0, False),
     "3 + 4 = 7.": (False, 0, 0, 0, 0, 0, True),
+    "The fox is not red.": (True, 0, 1, 0, 5, 0, True),  # its own colour denied: false
+    "The fox isn't red.": (True, 0, 1, 0, 5, 0, True),
+    "The fox isn\u2019t red.": (True, 0, 1, 0, 5, 0, True),
+    "It was never red": (False, 0, 1, 0, 4, 0, False),
+    "The fox is not green.": (True, 0, 0, 0, 5, 0, True),  # so it is; but nothing told
+    "The fox is red. It is not red.": (True, 0, 1, 0, 8, 0, True),
+    "The fox is red. I do not know.": (True, 1, 0, 0, 8, 0, True),
+    "I do not know. The fox is red.": (True, 1, 0, 0, 8, 0, True),
+    "Not red, no forest, never berries.": (False, 0, 3, 0, 6, 0, True),
+    "The fox is not lovely.": (True, 0, 0, 0, 5, 0, True),
+    "Maybe the fox is red.": (True, 0, 0, 0, 5, 0, True),
+    "I think the fox is green.": (True, 0, 1, 0, 6, 0, True),
+    "The fox is red or green.": (True, 0, 1, 0, 6, 0, True),
+    "Is the fox red? It is old.": (True, 1, 0, 0, 7, 0, True),  # gold lets one ask
+    "Perhaps it is red. It is red.": (False, 1, 0, 0, 7, 0, True),
+    "Perhaps a dear fox.": (True, 0, 0, 1, 4, 0, True),
     "": (False, 0, 0, 0, 0, 0, False),
     BEST: (True, 3, 0, 2, 20, 0, True),
 }
@@ -212,6 +229,27 @@ READ = {  # answer: to_the_point, true, false, kind, words, repeated, finished
 def test_an_answer_is_read_as_a_person_would(answer):
     assert tuple(vars(judge(FOX, answer)).values()) == READ[answer]
     assert judge(FOX, answer).score == gold(FOX, answer)
+
+
+def test_a_denied_or_hedged_fact_is_worth_less_than_the_fact():
+    for animal in BY_NAME.values():
+        task = Task("talk", 1, f"Who is the {animal.name}?", "")
+        for kind in KINDS:
+            told = f"The {animal.name} has {getattr(animal, kind)}."
+            for word in ("never", "not", "maybe", "perhaps"):
+                other = told.replace("has", f"has {word}")
+                assert gold(task, other) < gold(task, told), other
+
+
+def test_villagers_deny_nothing_but_that_they_know_and_hedge_nothing():
+    """So the comparisons of the book are judged as they were before gold read "not"."""
+    said = {
+        sentence.strip()
+        for task in requests(count=4000, seed=0)
+        for sentence in sentences(task.answer)
+    }
+    assert {s for s in said if denies(s)} == {"I do not know."}
+    assert not any(map(hedges, said))
 
 
 def test_an_answer_that_was_cut_off_is_not_finished():

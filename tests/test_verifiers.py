@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.worlds.verifiers import verify_number
+from lib.worlds import verifiers
+from lib.worlds.verifiers import (
+    denies,
+    hedges,
+    plain,
+    says_one_number,
+    sentences,
+    verify_number,
+)
 
 MEGABYTE = 1_000_000
 BOX = r"\boxed{"
@@ -494,3 +502,98 @@ def test_random_bytes_of_every_plane_never_raise():
         text = "".join(chr(draw.randrange(0x110000)) for _ in range(draw.randrange(40)))
         for whole in (text, text + "7", "7" + text, BOX + text + "7}"):
             assert verify_number(whole, 7) in (True, False)
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is not so.",
+        "NOT so",
+        "No!",
+        "it was never so",
+        "It isn't so.",
+        "They don\u2019t.",
+        "She cannot",
+        "neither this nor that",
+        "Nobody knows.",
+        "not-so",
+    ],
+)
+def test_a_text_with_a_word_of_negation_denies(text):
+    assert denies(text) and not plain(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Maybe.", "it is so, PERHAPS", "this or that", "I think so", "may"]
+)
+def test_a_text_with_a_word_of_doubt_hedges(text):
+    assert hedges(text) and not denies(text) and not plain(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "It is so.",
+        "I know the north wind, it noted a knot.",  # words that only hold one
+        "a story of corn in the month of May's orchard",
+        "<think> 3 + 4 = 7. </think> 7",  # a mark, not a word
+        "It\u2019s here.",
+    ],
+)
+def test_a_text_without_either_is_plain(text):
+    assert plain(text) and not denies(text) and not hedges(text)
+
+
+def test_a_letter_of_another_script_is_not_plain():
+    assert not plain("n\u043et") and not plain("\uff4eot") and not plain("no\u200bt")
+
+
+def test_a_sentence_ends_at_its_mark_or_with_the_line():
+    assert sentences("Is it? It is! So; and\nso. 3") == [
+        *("Is it?", " It is!", " So;", " and\n", "so.", " 3")
+    ]
+    assert sentences("") == sentences("...?!\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "one"),
+    [
+        ("9", True),
+        ("It is -9.5, I say.", True),
+        ("1,234", True),
+        (r"\boxed{\frac{1}{2}}", True),
+        ("3 + 4 = 7", True),
+        ("3 + 4 is 7", True),
+        ("3+4=7. 7+2=9. 9+1=10", True),
+        ("3 + 4 = 7 + 2 = 9", True),
+        ("", False),
+        ("nine", False),
+        ("9 9", False),
+        ("8, 9", False),
+        ("9. 9.", False),
+        ("3 + 4", False),  # two terms, of no sum
+        ("3 + 4 = 7. 3 + 4 = 8", False),  # 7 is not what goes on
+        ("3 + 4 = 7. 77 + 1 = 78", False),
+        ("3 + 4 = 7. 9", False),
+        ("9" + " " * 999, True),
+        ("9" + " " * 1000, False),
+    ],
+)
+def test_one_number_is_said_when_terms_and_carried_results_are_not_counted(text, one):
+    assert says_one_number(text) is one
+
+
+@pytest.mark.parametrize(
+    "unit", ["1+", "1 + ", "= 1 ", "1=", "1,111", "-", "1 is ", "7"]
+)
+def test_words_and_numbers_of_any_text_are_read_at_once(unit):
+    for length in (verifiers.SAID, MEGABYTE):
+        text = (unit * length)[:length]
+        started = time.process_time()
+        assert says_one_number(text) in (True, False)
+        assert not denies(text) and not hedges(text)
+        assert time.process_time() - started < 1

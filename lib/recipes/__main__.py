@@ -104,8 +104,10 @@ def _list(chosen: Recipe, scale: float) -> None:
     print(f"{chosen.name}: {chosen.title}")
     for stage in chosen.stages:
         size = f"{stage.published:,} {stage.unit}" + " (assumed)" * stage.assumed
-        here = stage.amount(scale)
-        print(f"  {stage.name:10} {stage.title}: {size}; at {scale:g}: {here:,}")
+        here, updates = stage.amount(scale), stage.updates_at(scale)
+        plural = "" if updates == 1 else "s"
+        work = "" if updates is None else f" in {updates:,} update{plural}"
+        print(f"  {stage.name:10} {stage.title}: {size}; at {scale:g}: {here:,}{work}")
 
 
 def _refused(reason: str) -> int:

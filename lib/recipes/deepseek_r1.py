@@ -36,6 +36,7 @@ RECIPE = Recipe(
             published=332_800,
             unit="questions",
             run=reasoning(lr=1e-3, beta=0.001),
+            updates=10_400,
         ),
         Stage(
             name="cold",
@@ -57,6 +58,7 @@ RECIPE = Recipe(
             unit="questions",
             run=reasoning(lr=1e-3, beta=0.001),
             assumed=True,
+            updates=10_400,
         ),
         Stage(
             name="sft",
@@ -88,6 +90,7 @@ RECIPE = Recipe(
             run=last(lr=5e-4, beta=0.1),
             uses="reward",
             assumed=True,
+            updates=1_700,
         ),
     ),
 )

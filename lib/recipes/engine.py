@@ -140,6 +140,7 @@ def _onward(
             seed=begun.seed,
             checkpoint=None if place is None else place.with_suffix(".part"),
             progress=f"{number}/{len(stages)} {stage.title}" if progress else None,
+            updates=stage.updates_at(begun.scale),
         )
         model, result = _done(place, stage, work, models[BASE]) or _do(
             place, stage, work

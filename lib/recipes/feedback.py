@@ -83,7 +83,7 @@ def _ranking_loss(model: RewardModel, batch: tuple[Rollout, int]) -> Loss:
 
 def ppo_stage(
     *,
-    updates: int,
+    updates: int | None = None,
     prompts: int = 16,
     group: int = 4,
     lr: float = 1e-3,
@@ -95,6 +95,8 @@ def ppo_stage(
     """PPO against the reward model that the stage uses, whose copy starts the critic.
 
     A `reward` takes its place (the critic then starts as the policy does, untaught).
+    As many updates as the stage says, or these `updates` whatever it says; if neither
+    does, as many as ask each prompt once.
 
     The loss is PPO's plus `ptx` times that of pretraining on as many rows of old text
     (PPO-ptx; Ouyang et al. 2022, Eq. 2).
@@ -104,17 +106,18 @@ def ppo_stage(
         judge = RewardModel(work.start) if reward is not None else work.used
         learner = PolicyWithCritic(copy.deepcopy(work.start), _critic(judge))
         algorithm = ALGORITHMS["PPO"]
+        count = work.count_updates(updates, prompts)
         stream = training_batches(
             learner,
             algorithm,
             learned(judge) if reward is None else reward,
             from_pool(talk(work.amount, work.seed), prompts, work.seed),
             seed=work.seed,
-            updates=updates,
+            updates=count,
             reference=work.start,
             knobs=RLConfig(group=group, beta=beta),
         )
-        text = pretrain.rows(documents(count=4 * rows * updates, seed=5000 + work.seed))
+        text = pretrain.rows(documents(count=4 * rows * count, seed=5000 + work.seed))
 
         def pairs(start: int) -> Iterator[tuple[Batch, Tensor]]:
             for update, lesson in enumerate(stream(start), start):
@@ -131,7 +134,7 @@ def ppo_stage(
             every=1,
             run=(work.seed, work.amount),
         )
-        return Outcome(learner.policy, history, updates * prompts * group)
+        return Outcome(learner.policy, history, count * prompts * group)
 
     return run
 

@@ -1,7 +1,8 @@
 """InstructGPT (Ouyang et al. 2022): demonstrations, a reward model, PPO.
 
 Sizes are those of its Table 6; a demonstration, a prompt whose answers are ranked and a
-prompt of PPO each count once. The published PPO saw each prompt about eight times.
+prompt of PPO each count once. The published PPO wrote 256,000 answers, about eight to
+each prompt; so does ours, 64 at each update.
 """
 
 from lib.recipes.feedback import ppo_stage, reward_model_stage
@@ -9,8 +10,6 @@ from lib.recipes.stages import BASE, Recipe, Stage
 from lib.recipes.tools import sft_stage
 from lib.rewards import gold
 from lib.worlds.taste import Annotators
-
-UPDATES = 40
 
 RECIPE = Recipe(
     name="instructgpt",
@@ -43,8 +42,9 @@ RECIPE = Recipe(
             start="sft",
             published=31_144,
             unit="prompts",
-            run=ppo_stage(updates=UPDATES),
+            run=ppo_stage(),
             uses="reward",
+            updates=256_000 // 64,
         ),
     ),
 )
@@ -54,9 +54,7 @@ ABLATIONS = {
     "coins for rankings": RECIPE.changed(
         "reward", run=reward_model_stage(annotators=Annotators(error_rate=1.0))
     ),
-    "gold for the reward model": RECIPE.changed(
-        "ppo", run=ppo_stage(updates=UPDATES, reward=gold)
-    ),
-    "no KL": RECIPE.changed("ppo", run=ppo_stage(updates=UPDATES, beta=0.0)),
-    "no ptx": RECIPE.changed("ppo", run=ppo_stage(updates=UPDATES, ptx=0.0)),
+    "gold for the reward model": RECIPE.changed("ppo", run=ppo_stage(reward=gold)),
+    "no KL": RECIPE.changed("ppo", run=ppo_stage(beta=0.0)),
+    "no ptx": RECIPE.changed("ppo", run=ppo_stage(ptx=0.0)),
 }

@@ -1,8 +1,8 @@
 """A recipe is data: named stages, each with what goes in, which tool, and how much.
 
 The sizes are those that were published, or stand for what was not; one knob, `scale`,
-multiplies them. It multiplies the data only: a stage that is told its number of updates
-(PPO of InstructGPT, RLVR of Tülu 3) makes as many at any scale. What a stage does is a
+multiplies them all, the updates of reinforcement learning too. (The other stages make a
+fixed number of passes, so their updates follow from their data.) What a stage does is a
 function of its Work, which `lib.recipes.tools` has one of for every tool;
 `lib.recipes.engine` runs them in order.
 """
@@ -30,6 +30,15 @@ class Work:
     seed: int
     checkpoint: Path | None  # where unfinished training is kept; None: nowhere
     progress: str | None  # the name of its progress bar
+    updates: int | None = None  # of RL; None: as many as the tool's passes take
+
+    def count_updates(self, own: int | None, prompts: int) -> int:
+        """A tool's `own` number of updates, else the stage's, else one pass's.
+
+        prompts: of each update.
+        """
+        once = max(1, self.amount // prompts)
+        return next(n for n in (own, self.updates, once) if n is not None)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Stage:
     uses: str | None = None  # the stage whose model judges or teaches, if one does
     judges: bool = False  # makes a reward model, not a policy
     assumed: bool = False  # the paper prints no such size: `published` is our choice
+    updates: int | None = None  # of RL at that size; None: what the tool's passes take
 
     def amount(self, scale: float) -> int:
         """The published size times `scale`, rounded down; nothing at all is refused."""
@@ -68,6 +78,13 @@ class Stage:
             got = f"{scale}, which leaves no {self.unit} for {self.name!r}"
             require.refuse("scale", got, f"at least {1 / self.published:.2g}")
         return found
+
+    def updates_at(self, scale: float) -> int | None:
+        """The stage's `updates` times `scale`, rounded down but never 0; None without."""
+        require.positive("scale", scale)
+        if self.updates is None:
+            return None
+        return max(1, math.floor(self.updates * scale + 1e-9))
 
 
 @dataclass(frozen=True)

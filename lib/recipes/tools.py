@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib import direct, evaluate, rejection, sft
+from lib import direct, evaluate, rejection, require, sft
 from lib.algorithms import ALGORITHMS
 from lib.losses.preference import dpo
 from lib.on_policy import RLConfig, train
@@ -28,7 +28,6 @@ from lib.worlds.tasks import SKILLS, TaskSource
 from lib.worlds.taste import Annotators
 
 KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
-
 
 # --- instruction tuning ---------------------------------------------------------------
 
@@ -88,15 +87,16 @@ def rl_stage(
 ) -> Run:
     """Policy gradients on a pool of `amount` tasks; the stage's start is the reference.
 
-    Without `updates`, as many as ask each task once. If it is `judged`, the reward is
-    made from the reward model that the stage uses.
+    As many updates as the stage says, or these `updates` whatever it says; if neither
+    does, as many as ask each task once. If it is `judged`, the reward is made from the
+    reward model that the stage uses.
     """
 
     def run(work: Work) -> Outcome:
         pool = asks(work.amount, work.seed)
         rule = reward(work.used) if judged else reward
         knobs = RLConfig(group=group, beta=beta, max_tokens=max_tokens)
-        count = max(1, work.amount // prompts) if updates is None else updates
+        count = work.count_updates(updates, prompts)
         model, history = train(
             work.start,
             ALGORITHMS[algorithm],
@@ -128,8 +128,9 @@ def rejection_stage(
 ) -> Run:
     """Right, well-reasoned answers of the model that the stage uses, imitated.
 
-    One a task, of `amount` tasks; what nobody answered well is left out. `general` is
-    the share of people's answers to tasks of all kinds that is mixed in.
+    One a task, of `amount` tasks; what nobody answered well is left out. A model that
+    answers no task well is refused: there is nothing of its own to imitate. `general`
+    is the share of people's answers to tasks of all kinds that is mixed in.
     """
 
     def run(work: Work) -> Outcome:
@@ -139,6 +140,9 @@ def rejection_stage(
             work.used, right_and_reasoned, asked, seed=work.seed, plan=plan
         )
         best = rejection.passing(rejection.top_per_prompt(rewards), rewards)
+        if not len(best):
+            got = f"a model with none of {len(rollout)} answers right and well reasoned"
+            require.refuse("used", got, "at least one answer to imitate")
         kept = rejection.selected(rollout, best, group=group)
         shown = [
             (asked[prompt], answer.text)
@@ -153,6 +157,9 @@ def rejection_stage(
         return replace(outcome, answers=len(rollout), notes=notes)
 
     return run
+
+
+# --- preferences --------------------------------------------------------------------
 
 
 def dpo_stage(

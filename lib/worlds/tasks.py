@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib import require
-from lib.worlds.verifiers import verify_number
+from lib.worlds.verifiers import plain, says_one_number, sentences, verify_number
 from lib.worlds.village import (
     ANIMALS,
     BY_NAME,
@@ -62,10 +62,14 @@ def _know(draw: random.Random, level: int) -> Task:
 
 def _verify_know(task: Task, answer: str) -> bool:
     animal, kind = _asked(task.request)
-    words = set(words_of(answer))
-    said = words & set(KINDS[kind])
-    others = (words & BY_NAME.keys()) - {animal.name}  # "It is red." names nobody
-    return said == {getattr(animal, kind)} and not others
+    words, names = words_of(answer), set(KINDS[kind])
+    others = (set(words) & BY_NAME.keys()) - {animal.name}  # "It is red." names nobody
+    right = names.intersection(words) == {getattr(animal, kind)} and not others
+    told = [s for s in sentences(answer) if names.intersection(words_of(s))]
+    twice = len({" ".join(words_of(s)) for s in told}) < len(told)
+    half = len(words) // 2
+    again = twice or words[:half] == words[half:]  # a sentence, or the whole
+    return right and plain(answer) and not again and "?" not in "".join(told)
 
 
 def _asked(request: str) -> tuple[Animal, str]:
@@ -97,7 +101,10 @@ def reasoning(task: Task) -> str:
 
 def _verify_sum(task: Task, answer: str) -> bool:
     said = answer.rpartition("</think>")[2]  # what is only thought is not said
-    return "<think>" not in said and verify_number(said, task.answer)
+    if "<think>" in said or not says_one_number(said) or not plain(said):
+        return False
+    asked = any("?" in s and re.search(r"[0-9]", s) for s in sentences(said))
+    return not asked and verify_number(said, task.answer)
 
 
 # --- strings, lists and formats -------------------------------------------------------
@@ -162,7 +169,8 @@ def _in_words(draw: random.Random, level: int) -> Task:
 
 def _verify_in_words(task: Task, answer: str) -> bool:
     name = animal_in(task.request).name
-    return len(answer.split()) == task.level + 3 and name in words_of(answer)
+    right = len(answer.split()) == task.level + 3 and name in words_of(answer)
+    return right and plain(answer)  # a question will do
 
 
 # --- all of them ----------------------------------------------------------------------
@@ -229,7 +237,9 @@ def verify(task: Task, completion: str) -> bool:
     """Whether a completion, whatever it holds, answers the task as asked.
 
     It is as strict as the skill and no stricter: a description in words must have their
-    number and name the animal, and may say anything of it.
+    number and name the animal, and may say anything of it. But in every skill an answer
+    is said once and plainly: one that is denied ("not", "isn't"), hedged ("maybe",
+    "or", "I think") or given twice is wrong.
     """
     _known(task.skill)
     return isinstance(completion, str) and SKILLS[task.skill].verify(task, completion)

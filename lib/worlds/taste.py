@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lib import require
 from lib.worlds.tasks import Task
+from lib.worlds.verifiers import denies, hedges, sentences
 from lib.worlds.village import (
     ANIMALS,
     KIND_WORDS,
@@ -112,7 +113,7 @@ class Judgement:
 
     to_the_point: bool  # names the animal that was asked about
     true: int  # of colour, home and food: how many are told, rightly
-    false: int  # colours, homes and foods that are not this animal's
+    false: int  # colours, homes and foods that are not its own, or its own denied
     kind: int  # kind words
     words: int
     repeated: int  # sentences said before
@@ -131,24 +132,38 @@ class Judgement:
 def judge(task: Task, completion: str, *, finished: bool = True) -> Judgement:
     """Read an answer to an open-ended request as the gold taste does.
 
-    `finished` says whether the writer stopped of its own accord (end-of-text).
+    A sentence that hedges ("maybe", "or", "I think") tells no true fact, but may tell
+    false ones. One that denies ("not", "isn't") is false if it denies what is true, and
+    else it tells nothing. `finished` says whether the writer stopped of its own accord
+    (end-of-text).
     """
     if task.skill != "talk":
         require.refuse("task", f"skill {task.skill!r}", "an open-ended request, 'talk'")
     animal = animal_in(task.request)
-    words = re.findall(r"[A-Za-z]+", completion.lower())
-    said = {kind: {w for w in words if w in KINDS[kind]} for kind in KINDS}
-    sentences = [s.strip().lower() for s in completion.split(".") if s.strip()]
-    true = {kind: getattr(animal, kind) in said[kind] for kind in KINDS}
+    text = completion.lower()
+    told, hedged, denied = _by_manner(text)
+    own = {getattr(animal, kind) for kind in KINDS}
+    facts = {word for names in KINDS.values() for word in names}
+    words = re.findall(r"[a-z]+", text)
+    said = [s.strip() for s in text.split(".") if s.strip()]
     return Judgement(
         to_the_point=animal.name in words,
-        true=sum(true.values()),
-        false=sum(len(said[kind]) - true[kind] for kind in KINDS),
-        kind=sum(w in KIND_WORDS for w in words),
+        true=len(own & set(told) - set(denied)),
+        false=len(facts & {*told, *hedged} - own) + len(own & set(denied)),
+        kind=sum(w in KIND_WORDS for w in told + hedged),
         words=len(words),
-        repeated=len(sentences) - len(set(sentences)),
+        repeated=len(said) - len(set(said)),
         finished=finished and completion.rstrip().endswith("."),
     )
+
+
+def _by_manner(text: str) -> tuple[list[str], list[str], list[str]]:
+    """The words of the sentences that tell, of those that hedge, of those that deny."""
+    told, hedged, denied = [], [], []
+    for sentence in sentences(text):
+        kept = denied if denies(sentence) else hedged if hedges(sentence) else told
+        kept += re.findall(r"[a-z]+", sentence)
+    return told, hedged, denied
 
 
 def gold(task: Task, completion: str, *, finished: bool = True) -> float:

@@ -5,6 +5,9 @@ grammar is small and everything outside it is wrong: there is no `eval`, no alge
 second place to look once there is a box. Regular expressions see a thousand characters
 at most; the rest of the text is only searched for fixed strings, so that a megabyte of
 anything costs milliseconds.
+
+Words are read for one thing only: whether a sentence denies or hedges what it says. That
+is a list of English words and no grammar, so it errs on the side of "says nothing".
 """
 
 import re
@@ -34,6 +37,47 @@ _FOREIGN = re.compile(  # numerals that are no ASCII digits: ٣, ３, ², ½, �
     r"[^\W\D0-9]|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u218b\u2460-\u24ff]"
 )
 
+_SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]?")  # with the mark that ends it
+_TAG = re.compile(r"</?think>")
+_WORDS = re.compile(r"[a-z]+(?:['\u2019][a-z]+)?")
+_DENIALS = frozenset(
+    """
+    no not never none nor neither nothing nobody cannot without hardly barely anything
+    false untrue wrong isnt arent wasnt werent doesnt dont didnt cant wont aint
+    """.split()
+)
+_HEDGES = frozenset(
+    """
+    maybe perhaps possibly probably likely or either if whether might may could would
+    should think believe guess suppose seem seems doubt unsure almost
+    """.split()
+)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each with the mark (. ! ? ; or a line's end) behind it."""
+    return _SENTENCE.findall(text)
+
+
+def denies(text: str) -> bool:
+    """Does a word of it negate? "not", "never", "isn't", "false"; `_DENIALS` has all."""
+    return any(w in _DENIALS or w.endswith(("n't", "n\u2019t")) for w in _words(text))
+
+
+def hedges(text: str) -> bool:
+    """Does a word of it leave open what is so? "maybe", "or", "I think" (`_HEDGES`)."""
+    return not _HEDGES.isdisjoint(_words(text))
+
+
+def plain(text: str) -> bool:
+    """Neither denied nor hedged, and in ASCII, so that no letter passes for another."""
+    said = text.replace("\u2019", "'")
+    return said.isascii() and not denies(said) and not hedges(said)
+
+
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(_TAG.sub(" ", text).lower())
+
 
 def verify_number(completion: str, answer: str | int | Fraction) -> bool:
     r"""Does the last `\boxed{…}` or, with none, the last number equal `answer`?
@@ -61,6 +105,23 @@ def verify_number(completion: str, answer: str | int | Fraction) -> bool:
     box = completion.rfind(_BOX)
     found = _last_number(completion) if box < 0 else _boxed(completion, box)
     return found is not None and _value(found) == wanted
+
+
+SAID = 1000  # characters that a sum's answer may have
+_CARRIED = re.compile(r"= ?([0-9]{1,6})[.,;]? (?=\1 ?\+)")  # "= 7. " before "7 + 2"
+_TERMS = re.compile(r"[0-9]{1,6}(?: ?\+ ?[0-9]{1,6})+ ?(?:=|is) ?")  # "3 + 4 + 2 = "
+
+
+def says_one_number(text: str) -> bool:
+    """Is one number said, once, in at most SAID characters?
+
+    The terms of a sum are not counted, and neither is a result that the next sum begins
+    with: "3 + 4 = 7. 7 + 2 = 9." says 9. "8 9" and "9. 9." say two.
+    """
+    if len(text) > SAID:
+        return False
+    said = _TERMS.sub(" ", _CARRIED.sub("= ", text))
+    return len(_NUMBER.findall(said)) == 1
 
 
 def _answer(answer: str | int | Fraction) -> int | Fraction:
