@@ -210,7 +210,7 @@ def test_what_lies_behind_the_mask_reaches_no_credit(beta):
             for rollout in (dirty, clean)
         )
         assert torch.equal(got.advantages, want.advantages)
-        assert got.notes == want.notes
+        assert got.metrics == want.metrics
 
 
 # ---------------------------------------------------------------- a critic
@@ -312,7 +312,7 @@ def test_policy_and_critic_learn_from_their_own_part_of_the_loss():
     loss, _ = loss_of(ALGORITHMS["PPO"])(learner, seen)
     loss.backward()
     logps = action_logps(learner.policy, seen.rollout, group=4)
-    alone, _ = ALGORITHMS["PPO"].loss(logps, seen)
+    alone, _ = ALGORITHMS["PPO"].policy_loss(logps, seen)
     slopes = torch.autograd.grad(alone, list(learner.policy.parameters()))
     for weight, slope in zip(learner.policy.parameters(), slopes, strict=True):
         assert_close(weight.grad, slope, rtol=0, atol=1e-12)
