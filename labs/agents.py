@@ -17,57 +17,41 @@ from lib.advantages import gae, reward_to_go
 from lib.losses.policy_gradient import Loss, clipped_value, ppo_clip, reinforce
 from lib.models.mlp import MLP, ActorCritic, Greedy
 from lib.ops import token_logps, token_mean, whiten
-from lib.rollout import Rollout
+from lib.rollout import Batch, Rollout
 from lib.train import History, fit
 from lib.worlds.cartpole import UNITS
 from lib.worlds.environment import World, clips, episodes, play
 
-
-@dataclass(frozen=True)
-class Experience:
-    """What an update learns from."""
-
-    rollout: Rollout
-    advantages: Tensor  # (B, T)  the credit of each action
-    values: Tensor  # (B, T)  what V(s_t) said when it was taken
-    returns: Tensor  # (B, T)  what V(s_t) should have said
-
-    def rows(self, index: Tensor) -> "Experience":
-        """What these rows alone teach."""
-        credit = self.advantages[index], self.values[index], self.returns[index]
-        return Experience(self.rollout.rows(index), *credit)
+# --- how actions are credited: (model, rollout, gamma) -> Batch ----------------
 
 
-# --- how actions are credited: (model, rollout, gamma) -> Experience ----------------
-
-
-def whole_return(model: ActorCritic, rollout: Rollout, gamma: float) -> Experience:
+def whole_return(model: ActorCritic, rollout: Rollout, gamma: float) -> Batch:
     """Rung 1, REINFORCE (Williams 1992): each action gets the whole return."""
     returns = reward_to_go(rollout.rewards, rollout.mask, gamma=gamma)  # (B, T)
     credit = returns[:, :1].expand_as(returns)
-    return Experience(rollout, credit, torch.zeros_like(returns), returns)
+    return Batch(rollout, credit, torch.zeros_like(returns), returns)
 
 
-def to_go(model: ActorCritic, rollout: Rollout, gamma: float) -> Experience:
+def to_go(model: ActorCritic, rollout: Rollout, gamma: float) -> Batch:
     """Rung 2, reward-to-go: no credit for what was over before the action."""
     returns = reward_to_go(rollout.rewards, rollout.mask, gamma=gamma)  # (B, T)
     credit = returns
-    return Experience(rollout, credit, torch.zeros_like(returns), returns)
+    return Batch(rollout, credit, torch.zeros_like(returns), returns)
 
 
 @torch.no_grad()
-def to_go_less_value(model: ActorCritic, rollout: Rollout, gamma: float) -> Experience:
+def to_go_less_value(model: ActorCritic, rollout: Rollout, gamma: float) -> Batch:
     """Rung 3, a baseline: better or worse than V(s) expected?"""
     returns = reward_to_go(rollout.rewards, rollout.mask, gamma=gamma)  # (B, T)
     values = model.values(rollout.states)
     credit = returns - values
-    return Experience(rollout, credit, values, returns)
+    return Batch(rollout, credit, values, returns)
 
 
 @torch.no_grad()
 def generalised(
     model: ActorCritic, rollout: Rollout, gamma: float, lam: float = 0.95
-) -> Experience:
+) -> Batch:
     """Rungs 4 and 5, GAE (Schulman et al. 2016): V stands in for what was not seen."""
     values = model.values(rollout.states)  # (B, T)
     last = model.values(rollout.last_states).unsqueeze(-1)  # (B, 1)
@@ -78,19 +62,19 @@ def generalised(
     credit, returns = gae(
         rollout.rewards, values, after, ended, cut, gamma=gamma, lam=lam
     )
-    return Experience(rollout, credit, values, returns)
+    return Batch(rollout, credit, values, returns)
 
 
 # --- how credit becomes a gradient: (model, experience) -> (loss, metrics) ----------
 
 
-def policy_loss(model: nn.Module, seen: Experience) -> Loss:
+def policy_loss(model: nn.Module, seen: Batch) -> Loss:
     """Rungs 1 and 2: make what was credited more probable."""
     logps = token_logps(model(seen.rollout.states), seen.rollout.actions)
     return reinforce(logps, seen.advantages, seen.rollout.mask)
 
 
-def actor_critic_loss(model: ActorCritic, seen: Experience) -> Loss:
+def actor_critic_loss(model: ActorCritic, seen: Batch) -> Loss:
     """Rungs 3 and 4: the same, and V learns to predict the returns."""
     loss, metrics = policy_loss(model, seen)
     error = (model.values(seen.rollout.states) - seen.returns) / model.scale
@@ -98,7 +82,7 @@ def actor_critic_loss(model: ActorCritic, seen: Experience) -> Loss:
     return loss + value_loss, {**metrics, "value_loss": value_loss.item()}
 
 
-def ppo_loss(model: ActorCritic, seen: Experience) -> Loss:
+def ppo_loss(model: ActorCritic, seen: Batch) -> Loss:
     """Rung 5, PPO (Schulman et al. 2017): old data may be used again, within limits."""
     mask = seen.rollout.mask
     logps = token_logps(model(seen.rollout.states), seen.rollout.actions)
@@ -120,8 +104,8 @@ def ppo_loss(model: ActorCritic, seen: Experience) -> Loss:
 class Agent:
     """One rung of the ladder."""
 
-    credit: Callable[[ActorCritic, Rollout, float], Experience]
-    loss: Callable[[ActorCritic, Experience], Loss]
+    credit: Callable[[ActorCritic, Rollout, float], Batch]
+    loss: Callable[[ActorCritic, Batch], Loss]
     clip_length: int | None = None  # None: learns from whole episodes
     epochs: int = 1  # updates per rollout
     lr: float = 1e-2
@@ -169,7 +153,7 @@ def train(
     model = actor_critic(generator, gamma=gamma)
     taken: list[int] = [0]
 
-    def stream() -> Iterator[Experience]:
+    def stream() -> Iterator[Batch]:
         for rollout in _rollouts(agent, model, world, batch, generator):
             taken.append(taken[-1] + rollout.lengths.sum().item())
             seen = agent.credit(model, rollout, gamma)
@@ -179,7 +163,7 @@ def train(
             if stop or taken[-1] >= steps:
                 return
 
-    def loss(model: ActorCritic, seen: Experience) -> Loss:
+    def loss(model: ActorCritic, seen: Batch) -> Loss:
         value, metrics = agent.loss(model, seen)
         length = seen.rollout.lengths.double().mean().item()
         return value, {**metrics, "steps": taken[-1], "length": length}
@@ -193,8 +177,8 @@ def train(
 
 def gradients(
     model: ActorCritic,
-    loss: Callable[[ActorCritic, Experience], Loss],
-    seen: Experience,
+    loss: Callable[[ActorCritic, Batch], Loss],
+    seen: Batch,
     *,
     rows: int = 8,
 ) -> Tensor:

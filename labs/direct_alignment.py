@@ -179,7 +179,7 @@ def climbed(
         seed=seed,
         updates=slower * UPDATES,
         lr=LR / slower,
-        knobs=RLConfig(group=4, beta=beta),
+        config=RLConfig(group=4, beta=beta),
     )
     return policy
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from labs.agents import Experience, policy_loss
+from labs.agents import policy_loss
 from lib import require
 from lib.advantages import leave_one_out
 from lib.kl import AdaptiveKL, exact_kl, penalised_rewards
 from lib.losses.pairs import log_ratio
 from lib.models.mlp import Tabular
 from lib.ops import sample
+from lib.rollout import Batch
 from lib.train import fit
 from lib.worlds.exact import Objective, bandit
 from lib.worlds.tasks import Task
@@ -139,7 +140,7 @@ def exact_loss(policy: nn.Module, objective: Objective) -> Loss:
 
 def sampled(
     policy: nn.Module, objective: Objective, *, updates: int, group: int, seed: int
-) -> Iterator[Experience]:
+) -> Iterator[Batch]:
     """Road 2, RLOO: sample a group, penalise, compare with the others in it.
 
     For `fit` and `agents.policy_loss`, the loss of chapter 2.
@@ -157,7 +158,7 @@ def sampled(
             beta=objective.beta,
         )  # (B, 1)
         credit = leave_one_out(paid.T).T
-        yield Experience(seen, credit, credit, credit)
+        yield Batch(seen, credit, credit, credit)
 
 
 def comparisons(

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from labs import regularised
 from labs.record import Record, call
-from lib import evaluate
+from lib import evaluate, rewards
+from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of
+from lib.kl import k1, k3
+from lib.on_policy import RLConfig, task_stream, train
 from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model, score
-from lib.rewards import learned
 from lib.sft import instructed_model
 from lib.worlds import taste
 
@@ -52,19 +53,28 @@ def climbed(seed: int, *, kind: type[RewardModel], beta: float) -> dict[str, Any
         if update in LOOKS:
             texts[update] = said(policy)
 
-    policy, notes = regularised.optimise(
-        instructed_model(),
-        learned(proxy_model(seed=seed, kind=kind)),
+    start = instructed_model()
+    measures = {"gold": rewards.gold}
+    measures |= {k.__name__: rewards.drift(start, estimator=k) for k in (k1, k3)}
+    policy, history = train(
+        start,
+        ALGORITHMS["RLOO"],
+        rewards.learned(proxy_model(seed=seed, kind=kind)),
+        task_stream("talk", count=KNOBS["requests"], seed=seed),
         seed=seed,
-        beta=beta,
+        updates=KNOBS["updates"],
+        lr=KNOBS["lr"],
+        config=RLConfig(group=KNOBS["group"], beta=beta),
+        measures=measures,
         watch=watch,
-        **KNOBS,
     )
-    columns = {
-        name: [getattr(note, name) for note in notes]
-        for name in ("proxy", "gold", "k1", "k3", "length")
+    columns = {name: history[name] for name in (*measures, "length")}
+    return {
+        "proxy": history["reward"],
+        **columns,
+        "texts": texts,
+        "skills": evaluate.skills(policy, count=40),
     }
-    return {**columns, "texts": texts, "skills": evaluate.skills(policy, count=40)}
 
 
 def chosen(seed: int, *, kind: type[RewardModel]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def trained(
         seed=seed,
         updates=updates,
         lr=lr,
-        knobs=RLConfig(max_tokens=ROOM, **knobs),
+        config=RLConfig(max_tokens=ROOM, **knobs),
         watch=watch,
     )
     spent = time.process_time() - began

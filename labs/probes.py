@@ -64,7 +64,7 @@ def credited(algorithm: Algorithm, rollout: Rollout, rewards: Tensor) -> Batch:
     knobs = RLConfig(group=rewards.shape[1], max_tokens=ROOM)
     critic = Knowing(rewards) if algorithm.critic else None
     return make_batch(
-        PolicyWithCritic(None, critic), algorithm, rollout, rewards, knobs=knobs
+        PolicyWithCritic(None, critic), algorithm, rollout, rewards, config=knobs
     )
 
 
@@ -83,7 +83,7 @@ def push(
     seen = credited(algorithm, literal(lengths), rewards)
     ratio = torch.as_tensor(ratio, dtype=torch.float64)
     logps = (seen.rollout.logps + ratio.log()).requires_grad_()
-    loss, _ = algorithm.loss(logps, seen)
+    loss, _ = algorithm.policy_loss(logps, seen)
     return -torch.autograd.grad(loss, logps, materialize_grads=True)[0]
 
 
@@ -251,7 +251,7 @@ def expected_push(
     for index, chance in groups(law, group):
         rows = replace(completions.rows(index), logps=logps[index].detach())
         seen = credited(algorithm, rows, rewards[index].unsqueeze(0))
-        total = total - chance * algorithm.loss(logps[index], seen)[0]
+        total = total - chance * algorithm.policy_loss(logps[index], seen)[0]
     return exact.gradient(total, policy)
 
 

@@ -134,7 +134,7 @@ def with_grpo(model: Transformer, seed: int) -> dict[str, Any]:
         seed=seed,
         updates=ROUNDS * every,
         lr=GRPO_LR,
-        knobs=RLConfig(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
+        config=RLConfig(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
         watch=watch,
     )
     took = time.process_time() - began

@@ -1,8 +1,7 @@
 """Chapter 3: from CartPole's step to a world of text, one change at a time.
 
 `standard`, `learned`, `prompted` and `appended` are the step of a world before and
-after each modification; to be read side by side. Below them, what each costs and the
-stream that turns `fit` and `policy_loss` loose on a language model.
+after each modification; to be read side by side. Below them, what each costs.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,14 +9,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from labs.agents import Experience, policy_loss
-from lib import evaluate, require
-from lib.advantages import leave_one_out, reward_to_go
-from lib.rollout import Rollout
+from labs.agents import policy_loss
+from lib import require
+from lib.advantages import reward_to_go
+from lib.rollout import Batch, Rollout
 from lib.train import fit
 from lib.worlds import cartpole, exact
 from lib.worlds.environment import World
-from lib.worlds.tasks import tasks
 
 PAD, END = 0, 1  # tokens of the small world of text
 Judge = Callable[..., Tensor]  # states, or states and actions -> rewards (B,)
@@ -123,7 +121,7 @@ def answers_needed(length: int, *, at_end: bool, seed: int, batch: int = 16) -> 
     (rows, good), policy = strings(length), exact.PrefixTable(3, length)
     draw, count = torch.Generator().manual_seed(seed), 0
 
-    def stream() -> Iterator[Experience]:
+    def stream() -> Iterator[Batch]:
         nonlocal count
         while True:
             chances = exact.completion_logps(policy, rows).detach().exp()  # (K,)
@@ -132,32 +130,7 @@ def answers_needed(length: int, *, at_end: bool, seed: int, batch: int = 16) -> 
             pick = torch.multinomial(chances, batch, True, generator=draw)
             credit = credited(good[pick], at_end=at_end)
             count += batch
-            yield Experience(rows.rows(pick), credit - credit.mean(0), credit, credit)
+            yield Batch(rows.rows(pick), credit - credit.mean(0), credit, credit)
 
     fit(policy, stream(), policy_loss, lr=0.1)
     return count
-
-
-# --- a language model practises ---------------------------------------------------------
-
-
-def practise(
-    model: nn.Module,
-    skill: str,
-    *,
-    seed: int,
-    earned: list[float],
-    updates: int = 25,
-    questions: int = 12,
-    group: int = 8,
-) -> Iterator[Experience]:
-    """Ask, score, credit: batches for `fit`. `earned` collects their mean scores."""
-    draw = torch.Generator().manual_seed(seed)
-    for update in range(updates):
-        asked = tasks(skill, count=questions, seed=1000 * seed + update)
-        rollout = evaluate.ask(model, asked, generator=draw, group=group, max_tokens=20)
-        rewards = evaluate.scores(asked, rollout)  # (B,)
-        earned.append(rewards.mean().item())
-        credit = leave_one_out(rewards.reshape(questions, group)).reshape(-1, 1)
-        credit = credit.expand(rollout.mask.shape)  # (B, T)
-        yield Experience(rollout, credit, credit, credit)

@@ -1,12 +1,13 @@
 """Chapter 8's ladder: ten algorithms, each two choices apart from the next.
 
 An algorithm is how it credits the answers of a group with their rewards, and which loss
-turns that credit into a gradient. Everything else (ask, judge, update) is the same for
-all, and stands in `lib.on_policy`. To be read from top to bottom.
+of `lib.losses.policy_gradient` turns that credit into a gradient. Everything else (ask,
+judge, update) is the same for all, and stands in `lib.on_policy`.
 
 Shapes: P prompts, G answers to each, B = P · G rows, T tokens.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,8 +19,18 @@ from lib.advantages import (
     group_relative_success,
     leave_one_out,
 )
-from lib.losses import policy_gradient as losses
-from lib.losses.policy_gradient import Loss
+from lib.losses.policy_gradient import (
+    Loss,
+    cispo,
+    dapo,
+    dr_grpo,
+    grpo,
+    gspo,
+    ppo_clip,
+    reinforce,
+    rloo,
+    sapo,
+)
 from lib.rollout import Batch
 
 
@@ -29,10 +40,26 @@ class Algorithm:
 
     paper: str
     credit: Callable[[Tensor], Tensor]  # rewards (P, G) -> (P, G)
-    loss: Callable[[Tensor, Batch], Loss]  # log-probabilities (B, T), with gradient
+    loss: Callable[..., Loss]  # of lib.losses.policy_gradient, or like one
     critic: bool = False  # credit is GAE over the values of a critic instead
     resample: bool = False  # groups whose rewards are all equal are drawn anew
     penalty_in_loss: bool = False  # beta · KL is added to the loss, not to the reward
+    per_answer: bool = False  # the loss takes one advantage an answer, (B,)
+
+    def policy_loss(self, logps: Tensor, batch: Batch) -> Loss:
+        """The loss of a batch, log-probabilities (B, T) in: it gets what it names."""
+        credit = batch.advantages[:, 0] if self.per_answer else batch.advantages
+        given = {
+            "logps": logps,
+            "old_logps": batch.rollout.logps,
+            "ref_logps": batch.ref_logps,
+            "advantages": credit,
+            "mask": batch.rollout.mask,
+            "beta": batch.beta,
+            "length": batch.length,
+        }
+        names = inspect.signature(self.loss).parameters
+        return self.loss(**{name: x for name, x in given.items() if name in names})
 
 
 def as_they_are(rewards: Tensor) -> Tensor:
@@ -40,70 +67,14 @@ def as_they_are(rewards: Tensor) -> Tensor:
     return rewards
 
 
-def one_each(lesson: Batch) -> Tensor:
-    """The credit of each answer, where all its tokens have the same: (B,)."""
-    return lesson.advantages[:, 0]
-
-
-def reinforce(logps: Tensor, seen: Batch) -> Loss:
-    """Make what was credited more probable."""
-    return losses.reinforce(logps, seen.advantages, seen.rollout.mask)
-
-
-def rloo(logps: Tensor, seen: Batch) -> Loss:
-    """The same, with one clip for the whole answer."""
-    return losses.rloo(logps, seen.rollout.logps, one_each(seen), seen.rollout.mask)
-
-
-def ppo(logps: Tensor, seen: Batch) -> Loss:
-    """A clip for each token."""
-    return losses.ppo_clip(
-        logps, seen.rollout.logps, seen.advantages, seen.rollout.mask
-    )
-
-
-def grpo(logps: Tensor, seen: Batch) -> Loss:
-    """Every answer weighs the same, however long; the penalty stands in the loss."""
-    old, mask = seen.rollout.logps, seen.rollout.mask
-    return losses.grpo(
-        logps, old, seen.ref_logps, seen.advantages, mask, beta=seen.beta
-    )
-
-
-def dr_grpo(logps: Tensor, seen: Batch) -> Loss:
-    """Every token weighs the same, in this batch and in any other."""
-    old, mask = seen.rollout.logps, seen.rollout.mask
-    return losses.dr_grpo(logps, old, seen.advantages, mask, length=seen.room)
-
-
-def dapo(logps: Tensor, seen: Batch) -> Loss:
-    """Every token of this batch weighs the same; more room upwards."""
-    return losses.dapo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
-
-
-def gspo(logps: Tensor, seen: Batch) -> Loss:
-    """One ratio an answer, per token of its length."""
-    return losses.gspo(logps, seen.rollout.logps, one_each(seen), seen.rollout.mask)
-
-
-def cispo(logps: Tensor, seen: Batch) -> Loss:
-    """The ratio is a weight, clipped; the gradient goes on."""
-    return losses.cispo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
-
-
-def sapo(logps: Tensor, seen: Batch) -> Loss:
-    """A gate that closes slowly instead of a clip."""
-    return losses.sapo(logps, seen.rollout.logps, seen.advantages, seen.rollout.mask)
-
-
 ALGORITHMS = {
     "REINFORCE": Algorithm("Williams 1992", as_they_are, reinforce),
-    "RLOO": Algorithm("Ahmadian et al. 2024", leave_one_out, rloo),
-    "PPO": Algorithm("Schulman et al. 2017", as_they_are, ppo, critic=True),
+    "RLOO": Algorithm("Ahmadian et al. 2024", leave_one_out, rloo, per_answer=True),
+    "PPO": Algorithm("Schulman et al. 2017", as_they_are, ppo_clip, critic=True),
     "GRPO": Algorithm("Shao et al. 2024", group_normalised, grpo, penalty_in_loss=True),
     "Dr. GRPO": Algorithm("Liu et al. 2025", group_centred, dr_grpo),
     "DAPO": Algorithm("Yu et al. 2025", group_normalised, dapo, resample=True),
-    "GSPO": Algorithm("Zheng et al. 2025", group_normalised, gspo),
+    "GSPO": Algorithm("Zheng et al. 2025", group_normalised, gspo, per_answer=True),
     "CISPO": Algorithm("MiniMax 2025", group_normalised, cispo),
     "SAPO": Algorithm("Gao et al. 2025", group_normalised, sapo),
     "MaxRL": Algorithm("Tajwar et al. 2026", group_relative_success, reinforce),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import require
+from lib.models.tokenizer import Tokenizer
 from lib.rollout import Rollout
 from lib.sampling import complete
 from lib.worlds import taste
@@ -28,15 +29,15 @@ class Answer:
     finished: bool  # it stopped of its own accord: end-of-text was drawn
 
 
-def prompt_ids(task: Task) -> list[int]:
+def prompt_ids(task: Task, tokenizer: Tokenizer = TOKENIZER) -> list[int]:
     """The prompt of a task as a model reads it: begin, then its tokens."""
-    return [TOKENIZER.begin, *TOKENIZER.encode(task.prompt)]
+    return [tokenizer.begin, *tokenizer.encode(task.prompt)]
 
 
-def answers(rollout: Rollout) -> list[Answer]:
+def answers(rollout: Rollout, tokenizer: Tokenizer = TOKENIZER) -> list[Answer]:
     """The completions of a rollout, as text."""
     rows = zip(rollout.actions, rollout.mask, rollout.terminated.tolist())
-    return [Answer(TOKENIZER.decode(a[m].tolist()), done) for a, m, done in rows]
+    return [Answer(tokenizer.decode(a[m].tolist()), done) for a, m, done in rows]
 
 
 def ask(
@@ -48,12 +49,18 @@ def ask(
     temperature: float = 1.0,
     top_k: int | None = None,
     max_tokens: int = ANSWER,
+    tokenizer: Tokenizer = TOKENIZER,
 ) -> Rollout:
-    """`group` answers to each task, sampled (greedy with top_k=1); see `complete`."""
+    """`group` answers to each task, sampled (greedy with top_k=1); see `complete`.
+
+    `asked` may hold anything that has a `.prompt`, and `tokenizer` be any object with
+    `encode`, `decode` and the ids `begin`, `end` and `pad`.
+    """
     return complete(
         policy,
-        [prompt_ids(task) for task in asked],
-        end=TOKENIZER.end,
+        [prompt_ids(task, tokenizer) for task in asked],
+        end=tokenizer.end,
+        pad=tokenizer.pad,
         max_tokens=max_tokens,
         generator=generator,
         group=group,

@@ -1,17 +1,18 @@
 """Log-probabilities of answers, with a prompt that several share read only once.
 
 `token_logps(policy(states), actions)` reads every row from its beginning and scores
-every place, also those that the mask drops. Here only answers are scored; of the
-`group` rows that begin alike the beginning is read once, since causally nothing in it
-depends on what follows; and the last block goes on with the answers alone, since nobody
-asks what it makes of a prompt. The numbers are the same but for rounding.
+every place, also those that the mask drops. That is done for any causal model. For the
+book's own `Transformer` only answers are scored; of the `group` rows that begin alike
+the beginning is read once, since causally nothing in it depends on what follows; and
+the last block goes on with the answers alone, since nobody asks what it makes of a
+prompt. The numbers are the same but for rounding.
 
 Shapes: P prompts of n tokens, G answers a prompt, B = P · G rows, t tokens an answer,
 M tokens in all answers, N tokens that are read, H heads of size D.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import require
@@ -22,18 +23,24 @@ from lib.rollout import Rollout
 
 
 def action_logps(
-    policy: Transformer,
+    policy: nn.Module,
     rollout: Rollout,
     *,
-    group: int = 1,
     temperature: float = 1.0,
+    group: int = 1,
 ) -> Tensor:
     """log π(action | state) of each action that the mask holds, 0 elsewhere: (B, T).
 
     Rows p · group … (p + 1) · group - 1 must share a prompt, as `complete` writes them.
-    The mask of each row is one stretch that is not empty. Nats; with gradient.
+    The mask of each row is one stretch that is not empty. Nats; with gradient. Any
+    module of tokens (B, T) -> logits (B, T, A) will do. `temperature` is the one that
+    the actions were drawn at.
     """
     require.every_row_true(rollout.mask)
+    if not isinstance(policy, Transformer):
+        logits = policy(rollout.states)  # (B, T, A)
+        logps = token_logps(logits, rollout.actions, temperature=temperature)
+        return logps.masked_fill(~rollout.mask, 0)
     begins = rollout.mask.long().argmax(1)  # (B,) the state of the first action
     _check(policy, rollout, begins, group)
     alone = group == 1 or not begins.any()  # nothing is shared before the first action
@@ -165,7 +172,7 @@ def _check(policy: Transformer, rollout: Rollout, begins: Tensor, group: int) ->
 
 
 def answer_logps(
-    policy: Transformer, answers: Rollout, *, group: int = 1, per_token: bool = False
+    policy: nn.Module, answers: Rollout, *, group: int = 1, per_token: bool = False
 ) -> Tensor:
     """log π(answer | prompt) of each row, or its mean per token: (N,), with gradient.
 

@@ -2,15 +2,16 @@
 
 The loop is that of CartPole. What is new is that there is no world to play in, that
 somebody else judges, and that the same question is asked several times, so that answers
-can be compared. All luck of an update comes from the seed and the update's number, so
-training can stop anywhere and go on from a checkpoint as if nothing had happened.
+can be compared. The policy may be any causal model, a task anything with a prompt. All
+luck of an update comes from the seed and the update's number, so training can stop
+anywhere and go on from a checkpoint as if nothing had happened.
 
 Shapes: P prompts, G answers to each, B = P · G rows, T tokens.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,18 +20,24 @@ from torch import Tensor, nn
 from lib import evaluate, require
 from lib.advantages import gae
 from lib.algorithms import Algorithm
-from lib.kl import k1, penalised_rewards
+from lib.kl import AdaptiveKL, k1, penalised_rewards
 from lib.logps import action_logps
 from lib.losses.policy_gradient import Loss, clipped_value
+from lib.models.tokenizer import Tokenizer
 from lib.models.transformer import Transformer
 from lib.ops import sequence_logps, whiten
 from lib.reward_model import RewardModel
 from lib.rewards import Reward, judge
 from lib.rollout import Batch, Rollout, concat, rollout_metrics, zero_variance
+from lib.seeds import generator, seed_of
 from lib.train import History, LossFn, fit
+from lib.worlds import taste
 from lib.worlds.tasks import Task, TaskSampler, tasks
+from lib.worlds.village import TOKENIZER
 
 LAM = 0.95  # of GAE
+TRIES = 4  # times that an update asks, at most, for groups that differ
+EVERY = 20  # updates, or a little more, between two writes of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,17 @@ class RLConfig:
     epochs: int = 1  # updates from one set of answers
     beta: float = 0.0  # times KL(π ‖ reference), off the reward or in the loss
     max_tokens: int = evaluate.ANSWER
+    temperature: float = 1.0  # at which answers are drawn, and scored again
 
     def __post_init__(self) -> None:
         require.count("group", self.group, least=2)
         require.count("epochs", self.epochs)
         require.non_negative("beta", self.beta)
         require.count("max_tokens", self.max_tokens)
+        require.positive("temperature", self.temperature)
+
+
+DEFAULT = RLConfig()
 
 
 class PolicyWithCritic(nn.Module):
@@ -55,9 +67,100 @@ class PolicyWithCritic(nn.Module):
     The critic is a reward model read at every token: V of the state in which it stands.
     """
 
-    def __init__(self, policy: Transformer, critic: RewardModel | None = None) -> None:
+    def __init__(self, policy: nn.Module, critic: nn.Module | None = None) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+
+
+# --- ask and judge --------------------------------------------------------------------
+
+
+def task_stream(
+    skill: str, *, count: int, seed: int, levels: Sequence[int] | None = None
+) -> TaskSampler:
+    """`count` training tasks of one skill for each update, always new ones.
+
+    The skill "talk" stands for open requests, which have no levels.
+    """
+
+    def ask(update: int) -> Sequence[Task]:
+        number = seed_of("tasks", skill, seed, update)
+        if skill == "talk" and levels is None:
+            return taste.requests(count=count, seed=number)
+        return tasks(skill, count=count, seed=number, levels=levels)
+
+    return ask
+
+
+def collect(
+    policy: nn.Module,
+    reward: Reward,
+    ask: TaskSampler,
+    update: int,
+    *,
+    seed: int,
+    config: RLConfig = DEFAULT,
+    tokenizer: Tokenizer = TOKENIZER,
+    resample: bool = False,
+    measures: Mapping[str, Reward] | None = None,
+) -> tuple[Rollout, Tensor, dict[str, float]]:
+    """Answers to the tasks of an update, their rewards (P, G), and metrics.
+
+    With `resample` only groups whose rewards differ are learnt from, and more tasks are
+    asked until there are P of them, or TRIES times (dynamic sampling; Yu et al. 2025).
+    Where not one was found, all groups of the last try are returned: they teach nothing.
+
+    The metrics tell of *all* answers, dropped ones too: those of `rollout_metrics`,
+    their number, and the mean of each reward in `measures`.
+    """
+    luck = generator("answers", seed, update)
+    settings = {"group": config.group, "temperature": config.temperature}
+    everything: list[tuple[Sequence[Task], Rollout, Tensor]] = []
+    wanted = kept = 0
+    for attempt in range(TRIES if resample else 1):
+        number = seed_of("try", update, attempt) if attempt else update
+        asked = ask(number)
+        rollout = evaluate.ask(
+            policy,
+            asked,
+            generator=luck,
+            max_tokens=config.max_tokens,
+            tokenizer=tokenizer,
+            **settings,
+        )
+        scores = judge(reward, asked, rollout).reshape(-1, config.group)
+        everything.append((asked, rollout, scores))
+        wanted, kept = len(asked), kept + int((~zero_variance(scores)).sum())
+        if kept >= wanted:
+            break
+    metrics = _metrics(everything, measures or {})
+    if not resample or not kept:
+        return rollout, scores, metrics
+    rollout, scores = concat(*(r for _, r, _ in everything)), _stacked(everything)
+    differ = (~zero_variance(scores)).nonzero()[:wanted, 0]  # (P,) groups
+    rows = (differ.unsqueeze(1) * config.group + torch.arange(config.group)).flatten()
+    return rollout.rows(rows), scores[differ], metrics
+
+
+def _stacked(everything: Sequence[tuple[Sequence[Task], Rollout, Tensor]]) -> Tensor:
+    return torch.cat([scores for *_, scores in everything])
+
+
+def _metrics(
+    everything: Sequence[tuple[Sequence[Task], Rollout, Tensor]],
+    measures: Mapping[str, Reward],
+) -> dict[str, float]:
+    rollout = concat(*(rollout for _, rollout, _ in everything))
+    asked = [task for some, *_ in everything for task in some]
+    found = {name: judge(by, asked, rollout) for name, by in measures.items()}
+    return {
+        **rollout_metrics(rollout, _stacked(everything)),
+        "answers": float(len(rollout)),
+        **{name: scores.mean().item() for name, scores in found.items()},
+    }
+
+
+# --- credit ---------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -66,27 +169,34 @@ def make_batch(
     algorithm: Algorithm,
     rollout: Rollout,
     rewards: Tensor,
-    reference: Transformer | None = None,
-    knobs: RLConfig = RLConfig(),  # noqa: B008
+    reference: nn.Module | None = None,
+    config: RLConfig = DEFAULT,
+    metrics: Mapping[str, float] | None = None,
 ) -> Batch:
-    """Credit where it is due: rewards (P, G) of answers that the policy just wrote."""
-    mask, group, inside = rollout.mask, knobs.group, algorithm.penalty_in_loss
+    """Credit where it is due: rewards (P, G) of answers that the policy just wrote.
+
+    `metrics` tell of these answers: those of `rollout_metrics`, if none are given.
+    Where beta is not 0, kl joins them: KL(π ‖ reference) in nats an answer, by k1.
+    """
+    mask, group, inside = rollout.mask, config.group, algorithm.penalty_in_loss
     require.tensor("rewards", rewards, (len(rollout) // group, group))
     require.every_row_true(mask)
-    if knobs.beta and reference is None:
+    if config.beta and reference is None:
         require.refuse("reference", None, "a model to stay near to, since beta > 0")
     if algorithm.critic and learner.critic is None:
         require.refuse("learner", "no critic", "one that says what to expect")
-    notes, ref = rollout_metrics(rollout, rewards), None
-    if knobs.beta:
-        ref = action_logps(reference, rollout, group=group)
-        notes["kl"] = sequence_logps(k1(rollout.logps, ref), mask).mean().item()
+    told = dict(rollout_metrics(rollout, rewards) if metrics is None else metrics)
+    ref = None
+    if config.beta:
+        settings = {"group": group, "temperature": config.temperature}
+        ref = action_logps(reference, rollout, **settings)
+        told["kl"] = sequence_logps(k1(rollout.logps, ref), mask).mean().item()
     paid = penalised_rewards(
         rewards.flatten().to(rollout.logps),
         rollout.logps,
         rollout.logps if ref is None else ref,
         mask,
-        beta=0.0 if inside else knobs.beta,
+        beta=0.0 if inside else config.beta,
     )  # (B, T)
     values = returns = None
     if algorithm.critic:
@@ -96,19 +206,19 @@ def make_batch(
         credit = each.reshape(-1, 1).expand(mask.shape)
     return Batch(
         rollout=rollout,
-        group=group,
         advantages=credit,
-        room=knobs.max_tokens,
-        beta=knobs.beta if inside else 0.0,
-        ref_logps=ref if inside else None,
         values=values,
         returns=returns,
-        notes=notes,
+        group=group,
+        ref_logps=ref if inside else None,
+        beta=config.beta if inside else 0.0,
+        length=config.max_tokens,
+        metrics=told,
     )
 
 
 def gae_advantages(
-    critic: RewardModel, rollout: Rollout, paid: Tensor
+    critic: nn.Module, rollout: Rollout, paid: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """GAE of rewards (B, T), whitened; the critic's values, and what they should be.
 
@@ -122,38 +232,25 @@ def gae_advantages(
     return whiten(credit, mask), values, returns
 
 
-def loss_of(algorithm: Algorithm) -> LossFn:
-    """(learner, lesson) -> loss and metrics, with the critic's where there is one."""
+# --- update ---------------------------------------------------------------------------
 
-    def loss_fn(learner: PolicyWithCritic, seen: Batch) -> Loss:
-        rollout = seen.rollout
-        logps = action_logps(learner.policy, rollout, group=seen.group)
-        loss, metrics = algorithm.loss(logps, seen)
-        metrics = {**metrics, **seen.notes}
+
+def loss_of(algorithm: Algorithm, temperature: float = 1.0) -> LossFn:
+    """(learner, batch) -> loss and metrics, with the critic's where there is one."""
+
+    def loss_fn(learner: PolicyWithCritic, batch: Batch) -> Loss:
+        rollout, settings = batch.rollout, {"temperature": temperature}
+        logps = action_logps(learner.policy, rollout, group=batch.group, **settings)
+        loss, metrics = algorithm.policy_loss(logps, batch)
+        metrics = {**metrics, **batch.metrics}
         if algorithm.critic:
             values = learner.critic(rollout.states)
-            error, _ = clipped_value(values, seen.values, seen.returns, rollout.mask)
+            error, _ = clipped_value(values, batch.values, batch.returns, rollout.mask)
             metrics["value_loss"] = error.item()
             loss = loss + error
         return loss, metrics
 
     return loss_fn
-
-
-TRIES = 4  # times that an update asks, at most, for groups that differ
-ELSEWHERE = 1_000_000  # what a further try adds to the update's number, for other tasks
-
-
-def task_stream(
-    skill: str, *, count: int, seed: int, levels: Sequence[int] | None = None
-) -> TaskSampler:
-    """`count` training tasks of one skill for each update, always new ones."""
-
-    def ask(update: int) -> Sequence[Task]:
-        number = 10_000 * (seed + 1) + update
-        return tasks(skill, count=count, seed=number, levels=levels)
-
-    return ask
 
 
 def training_batches(
@@ -164,73 +261,50 @@ def training_batches(
     *,
     seed: int,
     updates: int,
-    reference: Transformer | None = None,
-    knobs: RLConfig = RLConfig(),  # noqa: B008
+    reference: nn.Module | None = None,
+    config: RLConfig = DEFAULT,
+    tokenizer: Tokenizer = TOKENIZER,
+    controller: AdaptiveKL | None = None,
+    measures: Mapping[str, Reward] | None = None,
 ) -> Callable[[int], Iterator[Batch]]:
     """What `fit` learns from: a function of the update to begin with.
 
-    Each set of answers serves `knobs.epochs` updates; begin with a multiple of that.
+    Each set of answers serves `config.epochs` updates; begin with a multiple of that.
+    See `train` for the rest.
     """
     require.count("updates", updates)
 
     def stream(start: int) -> Iterator[Batch]:
-        if start % knobs.epochs and start < updates:
-            require.refuse("start", start, f"a multiple of {knobs.epochs} epochs")
-        for update in range(start, updates, knobs.epochs):
-            draw = torch.Generator().manual_seed(1_000_003 * (seed + 1) + update)
-            answers = collect(
-                learner.policy, reward, ask, update, draw, knobs, algorithm.resample
+        if start % config.epochs and start < updates:
+            require.refuse("start", start, f"a multiple of {config.epochs} epochs")
+        for update in range(start, updates, config.epochs):
+            beta = config.beta if controller is None else controller.beta
+            now = replace(config, beta=beta)
+            found = collect(
+                learner.policy,
+                reward,
+                ask,
+                update,
+                seed=seed,
+                config=now,
+                tokenizer=tokenizer,
+                resample=algorithm.resample,
+                measures=measures,
             )
-            seen = make_batch(learner, algorithm, *answers, reference, knobs)
-            for _ in range(min(knobs.epochs, updates - update)):
-                yield seen
+            batch = make_batch(learner, algorithm, *found[:2], reference, now, found[2])
+            batch.metrics["beta"] = beta
+            if controller is not None:
+                controller.update(batch.metrics["kl"], len(batch.rollout))
+            yield batch
+            again = replace(batch, metrics={**batch.metrics, "answers": 0.0})
+            for _ in range(min(config.epochs, updates - update) - 1):
+                yield again
 
     return stream
 
 
-def collect(
-    policy: Transformer,
-    reward: Reward,
-    ask: TaskSampler,
-    update: int,
-    draw: torch.Generator,
-    knobs: RLConfig,
-    resample: bool = False,
-) -> tuple[Rollout, Tensor]:
-    """Answers to the tasks of an update, and their rewards (P, G).
-
-    With `resample` only groups whose rewards differ are kept, and more tasks are asked
-    until there are P of them, or TRIES times (dynamic sampling; Yu et al. 2025). Where
-    not one was found, all groups of the last try are returned: they teach nothing.
-    """
-    rollouts, rewards = [], []
-    for attempt in range(TRIES if resample else 1):
-        asked = ask(update + attempt * ELSEWHERE)
-        rollout = evaluate.ask(
-            policy,
-            asked,
-            generator=draw,
-            group=knobs.group,
-            max_tokens=knobs.max_tokens,
-        )
-        scores = judge(reward, asked, rollout).reshape(-1, knobs.group)
-        if not resample:
-            return rollout, scores
-        telling = ~zero_variance(scores)
-        if telling.any():
-            rollouts.append(rollout.rows(telling.repeat_interleave(knobs.group)))
-            rewards.append(scores[telling])
-        if sum(map(len, rewards)) >= len(asked):
-            break
-    if not rewards:
-        return rollout, scores
-    kept_rewards = torch.cat(rewards)[: len(asked)]
-    rows = torch.arange(kept_rewards.numel())
-    return concat(*rollouts).rows(rows), kept_rewards
-
-
 def train(
-    model: Transformer,
+    model: nn.Module,
     algorithm: Algorithm,
     reward: Reward,
     ask: TaskSampler,
@@ -238,24 +312,30 @@ def train(
     seed: int,
     updates: int,
     lr: float,
-    reference: Transformer | None = None,
-    critic: RewardModel | None = None,
-    knobs: RLConfig = RLConfig(),  # noqa: B008
-    watch: Callable[[int, Transformer], None] | None = None,
+    reference: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    config: RLConfig = DEFAULT,
+    tokenizer: Tokenizer = TOKENIZER,
+    controller: AdaptiveKL | None = None,
+    measures: Mapping[str, Reward] | None = None,
+    watch: Callable[[int, nn.Module], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
-) -> tuple[Transformer, History]:
+) -> tuple[nn.Module, History]:
     """A copy of the model after so many updates; the model is the reference by default.
 
-    `critic` starts the value model (a fresh one on the same trunk, if it is needed and
-    not given). `watch(update, policy)` sees the policy before each update and after the
-    last. The history holds the metrics of the loss and of `rollout_metrics`, an update each.
+    `model` is any module of tokens (B, T) -> logits (B, T, A) that is causal; `ask`
+    gives the tasks of an update, `tokenizer` turns their prompts into tokens, and
+    `reward` judges the answers. `critic` starts the value model of an algorithm that
+    has one (a fresh one on the same trunk, if it is not given). A `controller` sets beta
+    anew after each set of answers. `watch(update, policy)` sees the policy before each
+    update and after the last. The history holds the metrics of the loss and of
+    `collect`, an update each; `measures` are rewards that are measured and not learnt.
     """
+    if controller is not None and checkpoint is not None:
+        require.refuse("checkpoint", checkpoint, "none beside a controller")
     policy = copy.deepcopy(model)
-    if algorithm.critic:
-        critic = RewardModel(model) if critic is None else copy.deepcopy(critic)
-    learner = PolicyWithCritic(policy, critic if algorithm.critic else None)
-    reference = model if reference is None else reference
+    learner = PolicyWithCritic(policy, _critic(algorithm, model, critic))
     stream = training_batches(
         learner,
         algorithm,
@@ -263,26 +343,42 @@ def train(
         ask,
         seed=seed,
         updates=updates,
-        reference=reference,
-        knobs=knobs,
+        reference=model if reference is None else reference,
+        config=config,
+        tokenizer=tokenizer,
+        controller=controller,
+        measures=measures,
     )
 
     def watched(start: int) -> Iterator[Batch]:
-        for update, seen in enumerate(stream(start), start):
+        for update, batch in enumerate(stream(start), start):
             if watch is not None:
                 watch(update, policy)
-            yield seen
+            yield batch
 
     history = fit(
         learner,
         watched,
-        loss_of(algorithm),
+        loss_of(algorithm, config.temperature),
         lr=lr,
         progress=progress,
         checkpoint=checkpoint,
-        every=knobs.epochs,
-        run=(seed, lr, knobs),
+        every=config.epochs * -(-EVERY // config.epochs),
+        run=(seed, lr, config),
     )
     if watch is not None:
         watch(updates, policy)
     return policy, history
+
+
+def _critic(
+    algorithm: Algorithm, model: nn.Module, critic: nn.Module | None
+) -> nn.Module | None:
+    if not algorithm.critic:
+        return None
+    if critic is not None:
+        return copy.deepcopy(critic)
+    if not isinstance(model, Transformer):
+        wanted = "one of states (B, T) -> values (B, T), since PPO needs it"
+        require.refuse("critic", None, wanted)
+    return RewardModel(model)

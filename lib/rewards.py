@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from lib import require
 from lib.evaluate import answers, scores
+from lib.kl import k1
+from lib.logps import action_logps
+from lib.ops import masked, sequence_logps
 from lib.reward_model import score
 from lib.rollout import Rollout
 from lib.worlds.tasks import Task, verify_reasoning
 
+Estimator = Callable[[Tensor, Tensor], Tensor]  # of a KL, see lib.kl
 Reward = Callable[[Sequence[Task], Rollout], Tensor]  # tasks, (B, T) -> (B,)
 
 
@@ -69,6 +73,24 @@ def gold(asked: Sequence[Task], rollout: Rollout) -> Tensor:
 def learned(model: nn.Module) -> Reward:
     """What a reward model says at the last token of each answer."""
     return lambda asked, rollout: score(model, rollout)
+
+
+def drift(
+    reference: nn.Module, *, estimator: Estimator = k1, temperature: float = 1.0
+) -> Reward:
+    """An estimate of KL(π ‖ reference) for each answer, in nats: to measure with.
+
+    The answers are from π and carry its log-probabilities. In the mean over them every
+    unbiased estimator gives the same; one answer may say anything, k1 also less than 0.
+    """
+
+    @torch.no_grad()
+    def measured(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        ref = action_logps(reference, rollout, temperature=temperature)  # (B, T)
+        logps = masked(rollout.logps, rollout.mask)
+        return sequence_logps(estimator(logps, ref), rollout.mask)
+
+    return measured
 
 
 # --- fines, favours and sums ----------------------------------------------------------

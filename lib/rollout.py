@@ -5,7 +5,7 @@ written. After this record nothing in the book can tell a pole from a sentence. 
 `Batch` is a rollout with its credit: what an update learns from.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -78,17 +78,23 @@ def _wide(x: Tensor, width: int, fill: int = -1) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Judged answers, and the credit that each of their tokens has earned."""
+    """A rollout and what its actions are credited with: what an update learns from."""
 
     rollout: Rollout
-    group: int  # answers to each prompt, side by side
-    advantages: Tensor  # (B, T)
-    room: int  # tokens that an answer might have taken
-    beta: float  # of a penalty in the loss; 0: it was taken off the rewards, or none
-    ref_logps: Tensor | None  # (B, T), where there is a penalty
-    values: Tensor | None  # (B, T) what the critic said when they were written,
-    returns: Tensor | None  # (B, T) and what it should have said; None without one
-    notes: dict[str, float]  # what is worth knowing of these answers
+    advantages: Tensor  # (B, T)  the credit of each action
+    values: Tensor | None = None  # (B, T)  what V(s_t) said when it was taken,
+    returns: Tensor | None = None  # (B, T)  and what it should have said
+    group: int = 1  # rows to each prompt, side by side
+    ref_logps: Tensor | None = None  # (B, T)  where the loss holds a KL penalty
+    beta: float = 0.0  # of that penalty
+    length: int | None = None  # tokens that an answer might have taken
+    metrics: dict[str, float] = field(default_factory=dict)  # of these answers
+
+    def rows(self, index: Tensor) -> "Batch":
+        """What these rows alone teach; `index` keeps groups whole."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {n: x[index] for n, x in parts.items() if isinstance(x, Tensor)}
+        return replace(self, rollout=self.rollout.rows(index), **tensors)
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
@@ -99,13 +105,13 @@ def zero_variance(rewards: Tensor) -> Tensor:
 def rollout_metrics(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
     """Diagnostics of a set of answers, before anything is learnt from it.
 
-    reward: their mean. silent: share of groups whose rewards are all equal. length:
-    tokens. entropy: nats a token, estimated by -log π of what was drawn. finished:
-    share that came to an end.
+    reward: their mean. zero_variance: share of groups whose rewards are all equal.
+    length: tokens. entropy: nats a token, estimated by -log π of what was drawn.
+    finished: share that came to an end.
     """
     return {
         "reward": rewards.mean().item(),
-        "silent": zero_variance(rewards).double().mean().item(),
+        "zero_variance": zero_variance(rewards).double().mean().item(),
         "length": rollout.lengths.double().mean().item(),
         "entropy": -masked_mean(rollout.logps, rollout.mask).item(),
         "finished": rollout.terminated.double().mean().item(),

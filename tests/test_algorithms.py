@@ -46,12 +46,9 @@ def lesson(advantages=CREDIT, *, beta=0.0, ref_logps=None):
         rollout=rollout,
         group=3,
         advantages=advantages,
-        room=ROOM,
+        length=ROOM,
         beta=beta,
         ref_logps=ref_logps,
-        values=None,
-        returns=None,
-        notes={},
     )
 
 
@@ -59,7 +56,7 @@ def learn(name, seen, ratio=None):
     """Loss, metrics and d loss / d logps at π = ratio · π_old."""
     logps = OLD if ratio is None else OLD + ratio.log()
     logps = logps.masked_fill(~MASK, math.nan).requires_grad_()
-    loss, metrics = algorithms.ALGORITHMS[name].loss(logps, seen)
+    loss, metrics = algorithms.ALGORITHMS[name].policy_loss(logps, seen)
     return loss.detach(), metrics, torch.autograd.grad(loss, logps)[0]
 
 

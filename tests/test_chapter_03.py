@@ -10,6 +10,7 @@ from lib import evaluate
 from lib.advantages import leave_one_out, reward_to_go
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.rollout import Batch
 from lib.sampling import complete
 from lib.train import fit
 from lib.worlds import cartpole, exact
@@ -38,7 +39,7 @@ def test_one_and_the_same_closure_trains_cartpole_and_a_language_model(seed, see
     assert sum(history["length"][:2]) / 2 < 40
     assert agents.evaluate(pole, world, batch=32) > 60
 
-    def stream(model: Transformer) -> Iterator[agents.Experience]:
+    def stream(model: Transformer) -> Iterator[Batch]:
         for _ in range(40):
             rollout = complete(
                 model, [[2, 3]] * 4, end=END, max_tokens=6, group=4, generator=draw
@@ -47,7 +48,7 @@ def test_one_and_the_same_closure_trains_cartpole_and_a_language_model(seed, see
             earned.append(rewards.mean().item())
             credit = leave_one_out(rewards.reshape(4, 4)).reshape(-1, 1)
             credit = credit.expand(rollout.mask.shape)  # (B, T)
-            yield agents.Experience(rollout, credit, credit, credit)
+            yield Batch(rollout, credit, credit, credit)
 
     model = writer(seed)
     fit(model, stream(model), closure, lr=1e-2)

@@ -8,6 +8,7 @@ from labs import agents, instruction_tuning, instruction_tuning_runs
 from lib import evaluate, sft
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.rollout import Batch
 from lib.sft import demonstrations, sft_loss, written
 from lib.train import fit
 from lib.worlds import exact
@@ -34,7 +35,7 @@ def slope(loss, model):
 def test_imitation_is_a_policy_gradient_with_reward_1_on_somebody_else_s_actions(seed):
     shown, model = written(*zip(*demonstrations(count=2, seed=seed))), tiny(seed)
     one = torch.ones_like(shown.rewards)
-    paid = agents.policy_loss(model, agents.Experience(shown, one, one, one))[0]
+    paid = agents.policy_loss(model, Batch(shown, one, one, one))[0]
     imitated = sft_loss(model, shown)[0] * shown.mask.sum() / len(shown)
     assert_close(slope(paid, model), slope(imitated, model), rtol=0, atol=1e-12)
 

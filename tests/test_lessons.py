@@ -120,7 +120,7 @@ def test_credit_by_hand(name):
     want = f64(*CREDIT[name], 0, 0, 0, 0).unsqueeze(1).expand(8, 4)
     assert_close(seen.advantages, want, rtol=0, atol=1e-12)
     assert not seen.advantages.requires_grad
-    assert seen.group == 4 and seen.beta == 0 and seen.room == evaluate.ANSWER == 48
+    assert seen.group == 4 and seen.beta == 0 and seen.length == evaluate.ANSWER == 48
     assert seen.ref_logps is None and seen.values is None and seen.returns is None
 
 
@@ -129,7 +129,7 @@ def test_every_algorithm_is_worked_by_hand():
 
 
 def test_a_lesson_knows_how_long_an_answer_might_have_been():
-    assert learnt("Dr. GRPO", max_tokens=5).room == 5
+    assert learnt("Dr. GRPO", max_tokens=5).length == 5
 
 
 def test_silent_groups_are_those_of_equal_rewards():
@@ -146,7 +146,7 @@ def test_what_is_noted_by_hand():
     assert notes == pytest.approx(
         {
             "reward": 0.5,
-            "silent": 0.5,
+            "zero_variance": 0.5,
             "length": 17 / 8,
             "entropy": (16 * 2 + 6) / 17,
             "finished": 6 / 8,
@@ -154,7 +154,7 @@ def test_what_is_noted_by_hand():
         abs=1e-12,
     )
     assert all(type(value) is float for value in notes.values())
-    assert learnt("RLOO").notes.keys() == notes.keys()  # no kl without a reference
+    assert learnt("RLOO").metrics.keys() == notes.keys()  # no kl without a reference
 
 
 # ---------------------------------------------------------------- the reference
@@ -177,8 +177,8 @@ def test_the_price_of_having_moved_is_taken_off_the_reward():
     want = (paid - others).reshape(8, 1).expand(8, 4)
     assert_close(seen.advantages, want, rtol=0, atol=1e-12)
     assert seen.beta == 0 and seen.ref_logps is None
-    assert seen.notes["kl"] == pytest.approx(far.mean().item(), abs=1e-12)
-    assert type(seen.notes["kl"]) is float
+    assert seen.metrics["kl"] == pytest.approx(far.mean().item(), abs=1e-12)
+    assert type(seen.metrics["kl"]) is float
 
 
 def test_grpo_leaves_the_price_to_its_loss():
@@ -188,13 +188,13 @@ def test_grpo_leaves_the_price_to_its_loss():
     assert_close(seen.advantages, want, rtol=0, atol=1e-12)
     assert seen.beta == 0.3
     assert_close(seen.ref_logps, ref, rtol=0, atol=1e-12)
-    assert seen.notes["kl"] == pytest.approx(far.mean().item(), abs=1e-12)
+    assert seen.metrics["kl"] == pytest.approx(far.mean().item(), abs=1e-12)
 
 
 def test_without_a_price_the_reference_is_not_asked():
     for name in ("RLOO", "GRPO"):
         seen = learnt(name, reference=nn.Identity())  # it could not answer
-        assert seen.ref_logps is None and "kl" not in seen.notes
+        assert seen.ref_logps is None and "kl" not in seen.metrics
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
@@ -210,7 +210,7 @@ def test_what_lies_behind_the_mask_reaches_no_credit(beta):
             for rollout in (dirty, clean)
         )
         assert torch.equal(got.advantages, want.advantages)
-        assert got.notes == want.notes
+        assert got.metrics == want.metrics
 
 
 # ---------------------------------------------------------------- a critic
@@ -287,7 +287,7 @@ def test_the_loss_is_the_algorithms_on_the_answers_and_tells_what_was_noted(name
     learner = PolicyWithCritic(policy, critic if name == "PPO" else None)
     loss, metrics = loss_of(ALGORITHMS[name])(learner, seen)
     logps = action_logps(policy, seen.rollout, group=4)
-    want, told = ALGORITHMS[name].loss(logps, seen)
+    want, told = ALGORITHMS[name].policy_loss(logps, seen)
     if name == "PPO":
         value = clipped_value(
             critic(seen.rollout.states), seen.values, seen.returns, seen.rollout.mask
@@ -295,7 +295,7 @@ def test_the_loss_is_the_algorithms_on_the_answers_and_tells_what_was_noted(name
         want = want + value
         told["value_loss"] = value.item()
     assert_close(loss, want, rtol=0, atol=1e-12)
-    assert metrics == pytest.approx({**told, **seen.notes}, abs=1e-12)
+    assert metrics == pytest.approx({**told, **seen.metrics}, abs=1e-12)
     assert loss.requires_grad
 
 
@@ -312,7 +312,7 @@ def test_policy_and_critic_learn_from_their_own_part_of_the_loss():
     loss, _ = loss_of(ALGORITHMS["PPO"])(learner, seen)
     loss.backward()
     logps = action_logps(learner.policy, seen.rollout, group=4)
-    alone, _ = ALGORITHMS["PPO"].loss(logps, seen)
+    alone, _ = ALGORITHMS["PPO"].policy_loss(logps, seen)
     slopes = torch.autograd.grad(alone, list(learner.policy.parameters()))
     for weight, slope in zip(learner.policy.parameters(), slopes, strict=True):
         assert_close(weight.grad, slope, rtol=0, atol=1e-12)
@@ -327,7 +327,7 @@ def test_policy_and_critic_learn_from_their_own_part_of_the_loss():
 def test_the_kl_that_is_told_is_that_of_whole_answers_also_where_the_loss_has_its_own():
     seen = learnt("GRPO", reference=model(1), beta=0.3)
     _, metrics = loss_of(ALGORITHMS["GRPO"])(PolicyWithCritic(model()), seen)
-    assert metrics["kl"] == seen.notes["kl"]
+    assert metrics["kl"] == seen.metrics["kl"]
 
 
 # ---------------------------------------------------------------- knobs, and what is refused
@@ -335,7 +335,8 @@ def test_the_kl_that_is_told_is_that_of_whole_answers_also_where_the_loss_has_it
 
 def test_the_knobs_have_defaults_and_stay():
     knobs = RLConfig()
-    assert vars(knobs) == {"group": 8, "epochs": 1, "beta": 0.0, "max_tokens": 48}
+    sizes = {"group": 8, "epochs": 1, "beta": 0.0, "max_tokens": 48}
+    assert vars(knobs) == {**sizes, "temperature": 1.0}
     with pytest.raises(FrozenInstanceError):
         knobs.group = 2
 
@@ -347,6 +348,7 @@ def test_the_knobs_have_defaults_and_stay():
         ("epochs", 0, "an int of at least 1"),
         ("max_tokens", 0, "an int of at least 1"),
         ("beta", -0.1, "a number of at least 0"),
+        ("temperature", 0, "a number above 0"),
     ],
 )
 def test_knobs_without_sense_are_refused(name, value, wanted, refuses):

@@ -1,16 +1,20 @@
 """Ask, judge, credit, update: the loop of every algorithm, and that it may stop anywhere."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import evaluate
+from lib import checkpoint as files
+from lib import evaluate, on_policy
+from lib.advantages import leave_one_out
 from lib.algorithms import ALGORITHMS
+from lib.kl import AdaptiveKL, k3
+from lib.logps import action_logps
 from lib.models.transformer import Config, Transformer
 from lib.on_policy import (
-    ELSEWHERE,
     TRIES,
     PolicyWithCritic,
     RLConfig,
@@ -21,10 +25,13 @@ from lib.on_policy import (
     train,
     training_batches,
 )
+from lib.ops import masked
 from lib.reward_model import RewardModel
-from lib.rewards import verified
+from lib.rewards import drift, verified
 from lib.rollout import concat
+from lib.seeds import generator, seed_of
 from lib.train import fit
+from lib.worlds import taste
 from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
 
@@ -66,32 +73,36 @@ ASK = task_stream("reverse", count=2, seed=0, levels=[1])
 # ---------------------------------------------------------------- tasks
 
 
-def test_drills_are_training_tasks_of_one_skill_new_ones_for_each_update():
+def test_a_stream_gives_training_tasks_of_one_skill_new_ones_for_each_update():
     ask = task_stream("sum", count=3, seed=4, levels=[2])
-    assert ask(7) == tasks("sum", count=3, seed=50_007, levels=[2])
+    name = seed_of("tasks", "sum", 4, 7)
+    assert ask(7) == tasks("sum", count=3, seed=name, levels=[2])
     assert ask(7) == ask(7) and ask(7) != ask(8)
     assert task_stream("sum", count=3, seed=5, levels=[2])(7) != ask(7)
     every = task_stream("reverse", count=40, seed=0)(0)
     assert {task.level for task in every} == {1, 2, 3} and len(every) == 40
-    assert every == tasks("reverse", count=40, seed=10_000)
+    assert every == tasks("reverse", count=40, seed=seed_of("tasks", "reverse", 0, 0))
+    talk = task_stream("talk", count=3, seed=4)
+    assert talk(7) == taste.requests(count=3, seed=seed_of("tasks", "talk", 4, 7))
 
 
 # ---------------------------------------------------------------- answers
 
 
-def asked_and_judged(reward, ask, knobs=FEW, *, resample, seed=0, update=5):
-    draw = torch.Generator().manual_seed(seed)
-    return collect(model(), reward, ask, update, draw, knobs, resample)
+def asked_and_judged(reward, ask, config=FEW, *, resample, seed=0, update=5):
+    given = {"seed": seed, "config": config, "resample": resample}
+    return collect(model(), reward, ask, update, **given)
 
 
-def test_answers_are_sampled_and_judged_side_by_side(seeded):
-    rollout, rewards = asked_and_judged(low, ASK, resample=False)
-    want = evaluate.ask(model(), ASK(5), generator=seeded(0), group=4, max_tokens=3)
+def test_answers_are_sampled_and_judged_side_by_side():
+    rollout, rewards, told = asked_and_judged(low, ASK, resample=False)
+    luck = generator("answers", 0, 5)
+    want = evaluate.ask(model(), ASK(5), generator=luck, group=4, max_tokens=3)
     assert same(rollout, want) and rewards.shape == (2, 4)
     assert torch.equal(rewards.flatten(), low(None, want))
-    draw = torch.Generator().manual_seed(0)
-    plainly = collect(model(), low, ASK, 5, draw, FEW)  # no dynamic sampling
+    plainly = collect(model(), low, ASK, 5, seed=0, config=FEW)  # no dynamic sampling
     assert same(rollout, plainly[0])
+    assert told["answers"] == 8 and told["reward"] == rewards.mean()
 
 
 class Judge:
@@ -113,16 +124,13 @@ class Judge:
         return rewards.flatten()
 
 
-def test_dynamic_sampling_keeps_only_groups_that_tell(seeded):
+def test_dynamic_sampling_keeps_only_groups_that_tell():
     judge = Judge(False, True, False, False, True, True)
-    rollout, rewards = asked_and_judged(judge, judge.ask, resample=True)
-    assert judge.updates == [
-        5,
-        5 + ELSEWHERE,
-        5 + 2 * ELSEWHERE,
-    ]  # the fourth is spared
+    rollout, rewards, _ = asked_and_judged(judge, judge.ask, resample=True)
+    tries = [seed_of("try", 5, attempt) for attempt in (1, 2)]
+    assert judge.updates == [5, *tries]  # the fourth is spared
     assert rewards.tolist() == [[0, 2, 2, 2], [0, 5, 5, 5]]  # one too many: the last
-    draw, all_of_them = seeded(0), []
+    draw, all_of_them = generator("answers", 0, 5), []
     for update in judge.updates:
         asked = tasks("reverse", count=2, seed=update)
         all_of_them.append(
@@ -138,45 +146,45 @@ def test_dynamic_sampling_keeps_only_groups_that_tell(seeded):
 
 def test_dynamic_sampling_is_content_with_one_try_where_all_groups_tell():
     judge = Judge(True, True)
-    rollout, rewards = asked_and_judged(judge, judge.ask, resample=True)
+    rollout, rewards, _ = asked_and_judged(judge, judge.ask, resample=True)
     assert judge.updates == [5] and rewards.tolist() == [[0, 1, 1, 1], [0, 2, 2, 2]]
-    once, _ = asked_and_judged(low, judge.ask, resample=False)
+    once, *_ = asked_and_judged(low, judge.ask, resample=False)
     assert same(rollout, once)
 
 
 def test_dynamic_sampling_gives_up_after_four_tries_with_what_it_has():
     judge = Judge(*[False] * 5, True, False, False)
-    rollout, rewards = asked_and_judged(judge, judge.ask, resample=True)
+    rollout, rewards, _ = asked_and_judged(judge, judge.ask, resample=True)
     assert TRIES == 4 and len(judge.updates) == 4
     assert rewards.tolist() == [[0, 6, 6, 6]] and len(rollout) == 4
 
 
 def test_where_no_group_tells_the_last_try_is_returned_and_teaches_nothing():
     judge = Judge(*[False] * 8)
-    rollout, rewards = asked_and_judged(judge, judge.ask, resample=True)
+    rollout, rewards, _ = asked_and_judged(judge, judge.ask, resample=True)
     assert rewards.tolist() == [[7] * 4, [8] * 4]
     learner = PolicyWithCritic(model())
     seen = make_batch(learner, ALGORITHMS["DAPO"], rollout, rewards, None, FEW)
     loss, metrics = loss_of(ALGORITHMS["DAPO"])(learner, seen)
     loss.backward()
-    assert metrics["silent"] == 1 and loss == 0
+    assert metrics["zero_variance"] == 1 and loss == 0
     assert all((weight.grad == 0).all() for weight in learner.policy.parameters())
 
 
-def test_without_dynamic_sampling_silent_groups_stay():
+def test_without_dynamic_sampling_groups_of_zero_variance_stay():
     judge = Judge(False, True)
-    _, rewards = asked_and_judged(judge, judge.ask, resample=False)
+    _, rewards, _ = asked_and_judged(judge, judge.ask, resample=False)
     assert rewards.tolist() == [[1] * 4, [0, 2, 2, 2]] and judge.updates == [5]
 
 
-# ---------------------------------------------------------------- lessons
+# ---------------------------------------------------------------- batches
 
 
 def stream(name="RLOO", *, seed=0, updates=4, start=0, reward=low, ask=ASK, **knobs):
     learner = PolicyWithCritic(model(), RewardModel(model()) if name == "PPO" else None)
     knobs = RLConfig(**{"group": 4, "max_tokens": 3} | knobs)
     made = training_batches(
-        learner, ALGORITHMS[name], reward, ask, seed=seed, updates=updates, knobs=knobs
+        learner, ALGORITHMS[name], reward, ask, seed=seed, updates=updates, config=knobs
     )
     return list(made(start))
 
@@ -186,13 +194,11 @@ def test_an_updates_luck_is_its_seeds_and_its_numbers():
     assert len(first) == 3
     later = stream(updates=3, start=2)
     assert len(later) == 1 and same(first[2].rollout, later[0].rollout)
-    draw = torch.Generator().manual_seed(1_000_003 * 1 + 2)
-    want, rewards = collect(model(), low, ASK, 2, draw, FEW)
+    want, rewards, _ = collect(model(), low, ASK, 2, seed=0, config=FEW)
     assert same(first[2].rollout, want)
-    assert first[2].notes["reward"] == rewards.mean()
+    assert first[2].metrics["reward"] == rewards.mean()
     other = stream(updates=3, seed=1)
-    draw = torch.Generator().manual_seed(1_000_003 * 2)
-    assert same(other[0].rollout, collect(model(), low, ASK, 0, draw, FEW)[0])
+    assert same(other[0].rollout, collect(model(), low, ASK, 0, seed=1, config=FEW)[0])
     assert not torch.equal(other[0].rollout.actions, first[0].rollout.actions)
 
 
@@ -206,7 +212,8 @@ def test_each_set_of_answers_serves_its_epochs_and_no_more_updates_than_asked():
     seen = stream(updates=5, epochs=2, ask=ask)
     assert asked == [0, 2, 4]
     first, again, second, same_again, last = seen
-    assert first is again and second is same_again and first is not second
+    assert first.rollout is again.rollout and second.rollout is same_again.rollout
+    assert [batch.metrics["answers"] for batch in seen] == [8, 0, 8, 0, 8]
     assert not torch.equal(second.rollout.actions, last.rollout.actions)
     assert len(stream(updates=4, epochs=4)) == 4
     asked.clear()
@@ -256,7 +263,7 @@ def trained(name="RLOO", *, updates=4, seed=0, start=None, reward=low, **more):
         seed=seed,
         updates=updates,
         lr=0.01,
-        knobs=knobs,
+        config=knobs,
         **more,
     )
 
@@ -268,7 +275,7 @@ def test_every_algorithm_raises_the_reward_of_a_tiny_policy(name):
     knobs = RLConfig(group=8, max_tokens=1)
     start = model()
     after, history = train(
-        start, ALGORITHMS[name], reward, ask, seed=3, updates=25, lr=0.02, knobs=knobs
+        start, ALGORITHMS[name], reward, ask, seed=3, updates=25, lr=0.02, config=knobs
     )
     assert history["reward"][0] < 0.75
     exam = ask(10_000)
@@ -290,16 +297,16 @@ def test_the_model_itself_is_left_as_it_is():
     assert isinstance(after, Transformer)
 
 
-def test_training_is_fit_on_the_lessons():
+def test_training_is_fit_on_the_batches():
     after, history = trained(updates=3)
     learner = PolicyWithCritic(model())
     knobs = RLConfig(group=4, max_tokens=3)
     made = training_batches(
-        learner, ALGORITHMS["RLOO"], low, ASK, seed=0, updates=3, knobs=knobs
+        learner, ALGORITHMS["RLOO"], low, ASK, seed=0, updates=3, config=knobs
     )
     want = fit(learner, made(0), loss_of(ALGORITHMS["RLOO"]), lr=0.01)
     assert history == want and the_same_weights(after, learner.policy)
-    assert {"loss", "grad_norm", "reward", "silent", "entropy", "length"} <= set(
+    assert {"loss", "grad_norm", "reward", "zero_variance", "entropy", "length"} <= set(
         history
     )
     assert all(len(column) == 3 for column in history.values())
@@ -323,7 +330,7 @@ def test_the_reference_is_the_model_unless_another_is_given():
         assert itself["kl"][1] != 0  # after one update the policy has left it
 
 
-def test_the_critic_begins_as_the_model_with_a_silent_head_unless_one_is_given():
+def test_the_critic_begins_as_the_model_with_a_head_of_zeros_unless_one_is_given():
     _, fresh = trained("PPO", updates=2)
     _, given = trained("PPO", updates=2, critic=RewardModel(model()))
     assert fresh == given
@@ -373,7 +380,10 @@ class PulledPlugError(Exception):
     ("name", "epochs", "stop"),
     [("RLOO", 1, 3), ("PPO", 1, 2), ("PPO", 2, 3), ("DAPO", 1, 4), ("GRPO", 3, 4)],
 )
-def test_a_run_that_was_killed_goes_on_bit_for_bit(name, epochs, stop, tmp_path):
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    name, epochs, stop, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(on_policy, "EVERY", 1)  # a file for each set of answers
     more = {"updates": 6, "epochs": epochs, "beta": 0.1 if name == "GRPO" else 0.0}
     want, history = trained(name, **more)
     path = tmp_path / "run.pt"
@@ -414,5 +424,143 @@ def test_a_run_that_ended_amid_its_epochs_cannot_be_made_longer(tmp_path, refuse
 
 def test_verified_rewards_come_from_the_tasks_themselves():
     _, history = trained(reward=verified, updates=1)
-    assert history["reward"] == [0.0] and history["silent"] == [1.0]
+    assert history["reward"] == [0.0] and history["zero_variance"] == [1.0]
     assert history["grad_norm"] == [0.0]
+
+
+def test_a_checkpoint_is_not_written_for_each_set_of_answers(tmp_path, monkeypatch):
+    written, save = [], files.save
+    monkeypatch.setattr(
+        files, "save", lambda path, state: written.append(state) or save(path, state)
+    )
+    trained(updates=45, epochs=3, checkpoint=tmp_path / "run.pt")
+    assert [state["done"] for state in written] == [21, 42, 45]
+
+
+# ---------------------------------------------------------------- diagnostics
+
+
+def test_diagnostics_tell_of_all_answers_also_of_those_that_resampling_drops():
+    judge = Judge(False, True, False, False, True, True)
+    rollout, rewards, told = asked_and_judged(judge, judge.ask, resample=True)
+    assert len(rollout) == 8 and told["answers"] == 24
+    # six groups of four: 1, 1, 1, 1 | 0, 2, 2, 2 | 3 … | 4 … | 0, 5, 5, 5 | 0, 6, 6, 6
+    assert told["reward"] == pytest.approx((4 + 6 + 12 + 16 + 15 + 18) / 24)
+    assert told["zero_variance"] == 0.5
+    batch = make_batch(
+        PolicyWithCritic(model()), ALGORITHMS["DAPO"], rollout, rewards, None, FEW, told
+    )
+    assert batch.metrics == told
+
+
+def test_what_is_measured_is_not_learnt_from():
+    plain, history = trained(updates=3)
+    measures = {"low": low, "drift": drift(model(), estimator=k3)}
+    watched, more = trained(updates=3, measures=measures)
+    assert the_same_weights(plain, watched)
+    assert more["low"] == more["reward"] == history["reward"]
+    assert more["drift"][0] == pytest.approx(0, abs=1e-12) and more["drift"][2] > 0
+
+
+def test_a_controller_sets_beta_after_each_set_of_answers():
+    controller = AdaptiveKL(0.1, target=1e-9, horizon=8)
+    _, history = trained(updates=4, beta=0.5, controller=controller)
+    betas = [0.1]
+    for kl in history["kl"]:
+        betas.append(betas[-1] * (1 + max(-0.2, min(0.2, kl / 1e-9 - 1)) * 8 / 8))
+    assert history["beta"] == pytest.approx(betas[:4])
+    assert controller.beta == pytest.approx(betas[4])
+
+
+def test_a_controller_cannot_be_resumed(tmp_path, refuses):
+    path = tmp_path / "run.pt"
+    with refuses(f"checkpoint: got {path}, wanted none beside a controller"):
+        trained(controller=AdaptiveKL(0.1, 1.0, 8), checkpoint=path)
+
+
+# ---------------------------------------------------------------- any model, any task
+
+
+class Bigram(torch.nn.Module):
+    """Any causal model: tokens (B, T) -> logits (B, T, A), and nothing else."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(size, size, dtype=torch.float64))
+
+    def forward(self, tokens):
+        return self.table[tokens]
+
+
+@dataclass(frozen=True)
+class Riddle:
+    """Any task: something with a prompt."""
+
+    prompt: str
+
+
+class Letters:
+    """Any tokenizer: the letters a to e, and three control tokens."""
+
+    pad, begin, end = 0, 1, 2
+
+    def encode(self, text):
+        return ["abcde".index(letter) + 3 for letter in text]
+
+    def decode(self, ids):
+        return "".join("abcde"[i - 3] for i in ids if i > 2)
+
+
+def test_the_loop_takes_any_causal_model_any_task_and_any_tokenizer():
+    letters = Letters()
+
+    def says_e(asked, rollout):
+        texts = evaluate.answers(rollout, letters)
+        return torch.tensor([float("e" in a.text) for a in texts], dtype=torch.float64)
+
+    ask = lambda update: [Riddle("ab"), Riddle("c")]  # noqa: E731
+    for name in ("GRPO", "RLOO", "DAPO"):
+        policy, history = train(
+            Bigram(8),
+            ALGORITHMS[name],
+            says_e,
+            ask,
+            seed=0,
+            updates=30,
+            lr=0.1,
+            config=RLConfig(group=16, max_tokens=3, temperature=1.5),
+            tokenizer=letters,
+        )
+        assert history["reward"][0] < 0.6 and history["reward"][-1] > 0.8
+        assert policy.table.argmax(1)[[4, 5]].tolist() == [7, 7]  # e after b and c
+
+
+def test_a_critic_for_any_other_model_must_be_given(refuses):
+    message = "one of states (B, T) -> values (B, T), since PPO needs it"
+    with refuses(f"critic: got None, wanted {message}"):
+        train(Bigram(8), ALGORITHMS["PPO"], low, ASK, seed=0, updates=1, lr=0.1)
+
+
+def test_answers_are_scored_at_the_temperature_that_they_were_drawn_at():
+    config = RLConfig(group=4, max_tokens=3, temperature=0.5)
+    rollout, rewards, _ = asked_and_judged(low, ASK, config, resample=False)
+    again = action_logps(model(), rollout, group=4, temperature=0.5)
+    assert_close(masked(rollout.logps, rollout.mask), again, rtol=0, atol=1e-12)
+    learner = PolicyWithCritic(model())
+    batch = make_batch(learner, ALGORITHMS["GRPO"], rollout, rewards, model(), config)
+    _, metrics = loss_of(ALGORITHMS["GRPO"], 0.5)(learner, batch)
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-12)
+    _, wrong = loss_of(ALGORITHMS["GRPO"])(learner, batch)
+    assert wrong["approx_kl"] > 0.01
+
+
+def test_on_policy_rloo_is_the_gradient_of_reward_less_beta_times_kl():
+    """Credit by hand: reward - beta · Σ log-ratio, less the mean of the others."""
+    config = RLConfig(group=4, max_tokens=3, beta=0.3)
+    rollout, rewards, _ = asked_and_judged(low, ASK, config, resample=False)
+    reference, learner = model(5), PolicyWithCritic(model())
+    batch = make_batch(learner, ALGORITHMS["RLOO"], rollout, rewards, reference, config)
+    ratio = rollout.logps - action_logps(reference, rollout)
+    paid = rewards.flatten() - 0.3 * ratio.masked_fill(~rollout.mask, 0).sum(1)
+    want = leave_one_out(paid.reshape(-1, 4)).flatten()
+    assert_close(batch.advantages[:, 0], want, rtol=0, atol=1e-12)

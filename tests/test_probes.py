@@ -262,7 +262,10 @@ def test_the_expectation_is_that_over_all_ordered_groups(name):
         index = torch.tensor(group)
         rows = replace(WORLD.rows(index), logps=logps[index].detach())
         seen = probes.credited(ALGORITHMS[name], rows, rewards[index].unsqueeze(0))
-        want = want - law[index].prod() * ALGORITHMS[name].loss(logps[index], seen)[0]
+        want = (
+            want
+            - law[index].prod() * ALGORITHMS[name].policy_loss(logps[index], seen)[0]
+        )
     got = probes.expected_push(ALGORITHMS[name], policy, WORLD, rewards, group=2)
     close(got, exact.gradient(want, policy))
 

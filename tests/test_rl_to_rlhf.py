@@ -4,15 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import agents, rl_to_rlhf
-from lib import evaluate
-from lib.advantages import leave_one_out
-from lib.models.transformer import Config, Transformer
+from labs import rl_to_rlhf
 from lib.ops import token_logps
 from lib.worlds import cartpole, exact
 from lib.worlds.environment import play
-from lib.worlds.tasks import tasks
-from lib.worlds.village import TOKENIZER
 
 
 def test_the_learned_step_is_the_standard_one_but_for_its_rewards():
@@ -178,53 +173,3 @@ def test_answers_are_counted_until_nine_tenths_are_earned(length, batch, at_end)
         counts.append(got)
     if length == 3 and at_end:
         assert len(set(counts)) > 1  # the seed decides
-
-
-def test_practice_asks_scores_and_credits_each_answer_against_the_others():
-    config = Config(vocabulary=len(TOKENIZER), layers=1, width=16, heads=2, hidden=32)
-    model = Transformer(config, generator=torch.Generator().manual_seed(0))
-    earned = []
-    stream = rl_to_rlhf.practise(
-        model, "repeat", seed=3, earned=earned, updates=2, questions=3, group=4
-    )
-    batches = list(stream)
-    assert len(batches) == len(earned) == 2
-    for seen in batches:
-        assert len(seen.rollout) == 12 and seen.rollout.mask.shape[1] < 40
-        assert seen.advantages.shape == seen.rollout.mask.shape
-        assert (seen.advantages == seen.advantages[:, :1]).all()
-    assert batches[0].rollout.lengths.max() <= 20
-    again = rl_to_rlhf.practise(
-        model, "repeat", seed=3, earned=[], updates=1, questions=3, group=4
-    )
-    assert torch.equal(next(again).rollout.actions, batches[0].rollout.actions)
-
-
-class Guesser(torch.nn.Module):
-    """Answers a question with a random number from 2 to 12, and ends."""
-
-    numbers = tuple(TOKENIZER.encode(f" {n}")[0] for n in range(2, 13))
-
-    def forward(self, states):
-        asked = states == TOKENIZER.encode("A:")[0]
-        logits = torch.full((*states.shape, len(TOKENIZER)), -torch.inf)
-        logits[..., TOKENIZER.end] = 0
-        logits[asked] = -torch.inf
-        rows = torch.zeros(len(TOKENIZER)).index_fill(0, torch.tensor(self.numbers), 1)
-        logits[asked] = rows.log()
-        return logits
-
-
-def test_practice_pays_right_answers_and_compares_them_with_the_others():
-    earned = []
-    stream = rl_to_rlhf.practise(Guesser(), "sum", seed=2, earned=earned, updates=3)
-    for update, seen in enumerate(stream):
-        asked = tasks("sum", count=12, seed=2000 + update)
-        scores = evaluate.scores(asked, seen.rollout)
-        assert 0 < scores.mean() < 0.5 and scores.mean().item() == earned[update]
-        wanted = leave_one_out(scores.reshape(12, 8)).flatten()
-        assert torch.equal(seen.advantages[:, 0], wanted)
-        assert isinstance(seen, agents.Experience) and len(seen.rollout) == 96
-    assert len(earned) == 3
-    stream = rl_to_rlhf.practise(Guesser(), "sum", seed=2, earned=earned)
-    assert len(list(stream)) == 25

@@ -47,12 +47,9 @@ def lesson(rows, credit, old):
         rollout=rollout,
         group=G,
         advantages=credit.reshape(-1, 1).expand(rollout.mask.shape),
-        room=ROOM,
+        length=ROOM,
         beta=0.0,
         ref_logps=None,
-        values=None,
-        returns=None,
-        notes={},
     )
 
 
@@ -64,7 +61,7 @@ def expected_step(name, rewards, policy):
     total = 0
     for rows in GROUPS:
         credit = algorithm.credit(rewards[rows].unsqueeze(0))
-        loss, _ = algorithm.loss(logps[rows], lesson(rows, credit, old))
+        loss, _ = algorithm.policy_loss(logps[rows], lesson(rows, credit, old))
         total = total + law[rows].prod() * loss
     return -exact.gradient(total, policy)
 

@@ -115,14 +115,14 @@ def ppo_stage(
             seed=work.seed,
             updates=count,
             reference=work.start,
-            knobs=RLConfig(group=group, beta=beta),
+            config=RLConfig(group=group, beta=beta),
         )
         text = pretrain.rows(documents(count=4 * rows * count, seed=5000 + work.seed))
 
         def pairs(start: int) -> Iterator[tuple[Batch, Tensor]]:
-            for update, lesson in enumerate(stream(start), start):
+            for update, judged in enumerate(stream(start), start):
                 first = update * rows % (len(text) - rows)
-                yield lesson, text[first : first + rows]
+                yield judged, text[first : first + rows]
 
         history = fit(
             learner,
@@ -131,10 +131,10 @@ def ppo_stage(
             lr=lr,
             progress=work.progress,
             checkpoint=work.checkpoint,
-            every=1,
+            every=20,
             run=(work.seed, work.amount),
         )
-        return Outcome(learner.policy, history, count * prompts * group)
+        return Outcome(learner.policy, history, int(sum(history["answers"])))
 
     return run
 
@@ -142,7 +142,7 @@ def ppo_stage(
 def _mixed_loss(
     learner: PolicyWithCritic, batch: tuple[Batch, Tensor], *, ptx: float
 ) -> Loss:
-    """PPO's loss on a lesson, and `ptx` times the loss of pretraining on old text."""
+    """PPO's loss on a batch, and `ptx` times the loss of pretraining on old text."""
     loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch[0])
     if not ptx:
         return loss, metrics

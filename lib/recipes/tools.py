@@ -95,7 +95,7 @@ def rl_stage(
     def run(work: Work) -> Outcome:
         pool = asks(work.amount, work.seed)
         rule = reward(work.used) if judged else reward
-        knobs = RLConfig(group=group, beta=beta, max_tokens=max_tokens)
+        config = RLConfig(group=group, beta=beta, max_tokens=max_tokens)
         count = work.count_updates(updates, prompts)
         model, history = train(
             work.start,
@@ -105,11 +105,11 @@ def rl_stage(
             seed=work.seed,
             updates=count,
             lr=lr,
-            knobs=knobs,
+            config=config,
             progress=work.progress,
             checkpoint=work.checkpoint,
         )
-        return Outcome(model, history, count * prompts * group)
+        return Outcome(model, history, int(sum(history["answers"])))
 
     return run
 
