@@ -32,11 +32,40 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lib_never_imports_labs():
+def add(path: Path, line: str) -> None:
+    """One more line at a file's end."""
+    with open(path, "a", encoding="utf-8") as code:
+        code.write(f"\n{line}\n")
+
+
+def test_every_import_is_from_below_and_lib_never_imports_labs():
     assert lint(ROOT) == ""
 
 
 def test_an_import_of_labs_in_lib_is_noticed(copy):
-    with open(copy / "lib" / "losses" / "pairs.py", "a", encoding="utf-8") as code:
-        code.write("\nimport labs\n")
+    add(copy / "lib" / "losses" / "pairs.py", "import labs")
     assert re.search("lib never imports labs.* BROKEN", lint(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("ops.py", "import lib.train"),
+        ("losses/pairs.py", "from lib.show import figures"),
+        ("worlds/mdp.py", "from lib import evaluate"),
+        ("rewards.py", "from lib.recipes import stages"),
+    ],
+)
+def test_an_import_from_above_is_noticed(copy, file, line):
+    add(copy / "lib" / file, line)
+    assert re.search("a file of lib imports from below.* BROKEN", lint(copy))
+
+
+def test_a_file_without_a_layer_is_noticed(copy):
+    (copy / "lib" / "utils.py").write_text('"""New."""\n')
+    assert re.search("a file of lib imports from below.* BROKEN", lint(copy))
+
+
+def test_a_circle_is_noticed(copy):
+    add(copy / "lib" / "evaluate.py", "import lib.sft")  # they share a layer
+    assert re.search("through others.* BROKEN", lint(copy))
