@@ -6,7 +6,7 @@ pairs: about twenty minutes on one core.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,6 @@ from lib.preference_data import (
 )
 from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model, score
 from lib.worlds import taste, village
-from lib.worlds.tasks import Task
 from lib.worlds.taste import Annotators
 
 COUNT = 1024  # pairs
@@ -167,15 +166,11 @@ def climbed(
     slower: int = 1,
 ) -> Transformer:
     """Chapter 8's RLOO on a reward model, with a KL penalty."""
-
-    def ask(update: int) -> Sequence[Task]:
-        return taste.requests(count=16, seed=10_000 * (seed + 1) + update)
-
     policy, _ = on_policy.train(
         model,
         ALGORITHMS["RLOO"],
         rewards.learned(judge),
-        ask,
+        on_policy.task_stream("talk", count=16, seed=seed),
         seed=seed,
         updates=slower * UPDATES,
         lr=LR / slower,

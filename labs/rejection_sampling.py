@@ -29,6 +29,7 @@ from lib.reward_model import (
     proxy_model,
 )
 from lib.rollout import Rollout, concat, rollout_metrics
+from lib.seeds import seed_of
 from lib.sft import instructed_model
 from lib.worlds import taste
 from lib.worlds.tasks import SKILLS, Task, tasks
@@ -147,14 +148,14 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     rest = [skill for skill in SKILLS if skill != SKILL]
     looks = [{**examined(model), **others(model)}]
     for number in range(ROUNDS):
-        round_seed = 1_000_003 * (seed + 1) + number
+        round_seed = seed_of("round", seed, number)
         good = partial(kept, policy, seed=round_seed)
         asked = task_stream(SKILL, count=PROMPTS, seed=seed)(number)
         parts = [good(rewards.verified, asked, rejection.every_passing, REVERSE)]
         for skill in rest:
             asked = task_stream(skill, count=REST, seed=seed)(number)
             parts.append(good(rewards.verified, asked, best_right, OTHER))
-        asked = taste.requests(count=2 * REST, seed=1000 * (seed + 1) + number)
+        asked = task_stream("talk", count=2 * REST, seed=seed)(number)
         parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
         policy, _ = rejection.finetune_on(
             policy, concat(*parts), seed=round_seed, plan=REVERSE
@@ -247,10 +248,7 @@ def worth(asked: Sequence[Task], shown: Rollout) -> float:
 
 def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Rounds of best-of-16 by each judge."""
-
-    def ask(number: int) -> Sequence[Task]:
-        return taste.requests(count=REQUESTS, seed=1000 * (seed + 1) + number)
-
+    ask = task_stream("talk", count=REQUESTS, seed=seed)
     for name, judge in judges().items():
         looks: list[dict[str, float]] = []
         policy, _ = rejection.rejection_rounds(

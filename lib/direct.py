@@ -7,9 +7,9 @@ of answers to these numbers, and on to a trained policy. A loss's knobs are boun
 
     policy, history = align(model, pairs, partial(dpo, beta=0.3), lr=1e-3, seed=0)
 
-The reference never changes, so it is asked once, before training. A course is a loss on
-some of N rows, and how many rows there are: `compared`, `uncompared` and `judged` make
-the three kinds, and `learn` takes any.
+The reference never changes, so it is asked once, before training. An
+objective is a loss on some of N rows, and how many rows there are: `with_reference`,
+`without_reference` and `unpaired_objective` make the three kinds; `train` takes any.
 
 Shapes: N pairs or answers, B of them in a batch, T tokens. Log-probabilities in nats.
 """
@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib import require
-from lib.logps import answer_logps
+from lib.logps import answer_logps, context_of
 from lib.losses.preference import Loss, kto
-from lib.models.transformer import Transformer
 from lib.preference_data import (
     PreferencePairs,
     check_answers,
@@ -50,20 +49,20 @@ class PreferenceObjective:
     """What is to be learned: a loss on some rows, and how many rows there are."""
 
     count: int  # N
-    loss: Callable[[Transformer, Tensor], Loss]  # policy, row numbers (B,) -> loss
+    loss: Callable[[nn.Module, Tensor], Loss]  # policy, row numbers (B,) -> loss
 
 
-# --- three kinds of course ------------------------------------------------------------
+# --- three kinds of objective ---------------------------------------------------------
 
 
 def with_reference(
-    pairs: PreferencePairs, loss: PairLoss, reference: Transformer, *, per_token: bool
+    pairs: PreferencePairs, loss: PairLoss, reference: nn.Module, *, per_token: bool
 ) -> PreferenceObjective:
     """Pairs, and a loss that compares the policy with a reference: `dpo` and its kin."""
-    check_pairs(pairs, reference.config.context)
+    check_pairs(pairs, context_of(reference))
     ref = frozen_logps(reference, pairs, per_token=per_token)  # (2, N)
 
-    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+    def loss_fn(policy: nn.Module, rows: Tensor) -> Loss:
         logps = pair_logps(policy, pairs.rows(rows), per_token=per_token)
         return loss(*logps, *ref[:, rows])
 
@@ -71,12 +70,12 @@ def with_reference(
 
 
 def without_reference(
-    pairs: PreferencePairs, loss: FreePairLoss, *, context: int
+    pairs: PreferencePairs, loss: FreePairLoss, *, context: int | None
 ) -> PreferenceObjective:
     """Pairs, and a loss on means per token without a reference: `simpo`, `orpo`."""
     check_pairs(pairs, context)
 
-    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+    def loss_fn(policy: nn.Module, rows: Tensor) -> Loss:
         return loss(*pair_logps(policy, pairs.rows(rows), per_token=True))
 
     return PreferenceObjective(len(pairs), loss_fn)
@@ -85,7 +84,7 @@ def without_reference(
 def unpaired_objective(
     answers: Rollout,
     desirable: Tensor,
-    reference: Transformer,
+    reference: nn.Module,
     loss: AnswerLoss = kto,
 ) -> PreferenceObjective:
     """Single answers, each good or bad, `desirable` (N,) bool: `kto`.
@@ -97,13 +96,13 @@ def unpaired_objective(
     strangers = mismatched(answers)
     ref = []
     for name, rows in (("answers", answers), ("mismatched answers", strangers)):
-        check_answers(name, rows, reference.config.context)
+        check_answers(name, rows, context_of(reference))
         with torch.no_grad():
             parts = torch.arange(len(rows)).split(128)
             found = [answer_logps(reference, rows.rows(part)) for part in parts]
         ref.append(torch.cat(found))  # (N,)
 
-    def loss_fn(policy: Transformer, rows: Tensor) -> Loss:
+    def loss_fn(policy: nn.Module, rows: Tensor) -> Loss:
         with torch.no_grad():
             drift = answer_logps(policy, strangers.rows(rows)) - ref[1][rows]
         logps = answer_logps(policy, answers.rows(rows))
@@ -116,18 +115,18 @@ def unpaired_objective(
 
 
 def train(
-    model: Transformer,
-    course: PreferenceObjective,
+    model: nn.Module,
+    objective: PreferenceObjective,
     *,
     epochs: int = EPOCHS,
     lr: float,
     batch: int = BATCH,
     seed: int,
-    watch: Callable[[int, Transformer], None] | None = None,
+    watch: Callable[[int, nn.Module], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
     every: int = 100,
-) -> tuple[Transformer, History]:
+) -> tuple[nn.Module, History]:
     """A copy of the model after `epochs` passes over the rows, in an order from the seed.
 
     The rate is `warm_cosine`'s with its peak at `lr`. `watch(update, policy)` sees the
@@ -136,11 +135,11 @@ def train(
     """
     require.count("epochs", epochs)
     require.count("batch", batch)
-    policy, updates = copy.deepcopy(model), epochs * math.ceil(course.count / batch)
+    policy, updates = copy.deepcopy(model), epochs * math.ceil(objective.count / batch)
 
     def stream(start: int) -> Iterator[Tensor]:
         draw = torch.Generator().manual_seed(seed)
-        parts = minibatches(course.count, epochs=epochs, batch=batch, generator=draw)
+        parts = minibatches(objective.count, epochs=epochs, batch=batch, generator=draw)
         for update, rows in enumerate(itertools.islice(parts, start, None), start):
             if watch is not None:
                 watch(update, policy)
@@ -148,36 +147,36 @@ def train(
 
     rate = warm_cosine(lr, updates, warm=WARM)
     kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
-    told_apart = (seed, epochs, batch, lr, course.count)
-    history = fit(policy, stream, course.loss, lr=rate, run=told_apart, **kept)
+    told_apart = (seed, epochs, batch, lr, objective.count)
+    history = fit(policy, stream, objective.loss, lr=rate, run=told_apart, **kept)
     if watch is not None:
         watch(updates, policy)
     return policy, history
 
 
 def align(
-    model: Transformer,
+    model: nn.Module,
     pairs: PreferencePairs,
-    loss: PairLoss,
+    objective: PairLoss,
     *,
     epochs: int = EPOCHS,
     lr: float,
     batch: int = BATCH,
     seed: int,
-    reference: Transformer | None = None,
+    reference: nn.Module | None = None,
     per_token: bool = False,
-    watch: Callable[[int, Transformer], None] | None = None,
+    watch: Callable[[int, nn.Module], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
     every: int = 100,
-) -> tuple[Transformer, History]:
-    """`learn` from pairs with a loss like `dpo`; the model itself is the reference.
+) -> tuple[nn.Module, History]:
+    """`train` on pairs with a loss like `dpo`; the model itself is the reference.
 
     `per_token` hands the loss means per token instead of sums: length-normalised DPO,
     IPO as libraries have it. Equal, empty and too long answers are refused by name.
     """
     reference = model if reference is None else reference
-    course = with_reference(pairs, loss, reference, per_token=per_token)
+    whole = with_reference(pairs, objective, reference, per_token=per_token)
     knobs = {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed, "watch": watch}
     kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
-    return train(model, course, **knobs, **kept)
+    return train(model, whole, **knobs, **kept)

@@ -51,6 +51,11 @@ def action_logps(
     return logps.new_zeros(rollout.mask.shape).masked_scatter(rollout.mask, logps)
 
 
+def context_of(model: nn.Module) -> int | None:
+    """The longest row that a model reads, where it says so in `.context`."""
+    return getattr(model, "context", None)
+
+
 def _one_by_one(
     policy: Transformer, rollout: Rollout, begins: Tensor, group: int
 ) -> Tensor:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from lib import require
 from lib.evaluate import ask, scores
 from lib.logps import answer_logps
-from lib.models.transformer import Transformer
 from lib.rollout import Rollout, _wide, concat
+from lib.seeds import seed_of
 from lib.worlds import taste
 from lib.worlds.tasks import Task, TaskSource
 from lib.worlds.taste import Annotators
@@ -124,7 +124,7 @@ def sample_pairs(
     found, blocks, in_vain = None, 0, 0
     bar = tqdm(total=count, desc=progress, disable=progress is None)
     while found is None or len(found) < count:
-        number = 1000 * seed + blocks
+        number = seed_of("pairs", seed, blocks)
         asked = taste.requests(count=min(count, 512), seed=number, split=split)
         answers = ask(policy, asked, group=2, generator=draw)
         new = annotated(asked, answers, generator=draw, annotators=annotators)
@@ -154,7 +154,7 @@ def ceiling(
 
 
 def pair_logps(
-    policy: Transformer, pairs: PreferencePairs, *, per_token: bool = False
+    policy: nn.Module, pairs: PreferencePairs, *, per_token: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The same for the chosen and for the rejected answers: (N,) each."""
     both = concat(pairs.chosen, pairs.rejected)
@@ -165,7 +165,7 @@ def pair_logps(
 
 @torch.no_grad()
 def frozen_logps(
-    model: Transformer, pairs: PreferencePairs, *, per_token: bool = False
+    model: nn.Module, pairs: PreferencePairs, *, per_token: bool = False
 ) -> Tensor:
     """`pair_logps` without gradient: (2, N), the chosen answers' first."""
     parts = torch.arange(len(pairs)).split(64)
@@ -195,13 +195,13 @@ def mismatched(answers: Rollout) -> Rollout:
     texts = [torch.cat((text[: b + 1], a[m])) for text, b, a, m in said]
     rows = nn.utils.rnn.pad_sequence(texts, batch_first=True)  # (B, T + 1)
     last = begins + before.lengths  # (B,) place of each last token
-    at = torch.arange(rows.shape[1] - 1)
+    at = torch.arange(rows.shape[1] - 1, device=rows.device)
     mask = (at >= begins.unsqueeze(1)) & (at < last.unsqueeze(1))
     return Rollout(
         states=rows[:, :-1],
         actions=rows[:, 1:],
-        logps=torch.zeros(mask.shape),
-        rewards=torch.zeros(mask.shape),
+        logps=answers.logps.new_zeros(mask.shape),
+        rewards=answers.rewards.new_zeros(mask.shape),
         mask=mask,
         last_states=rows.gather(1, last.unsqueeze(1)).squeeze(1),
         terminated=before.terminated,
@@ -211,13 +211,14 @@ def mismatched(answers: Rollout) -> Rollout:
 # --- what is refused ------------------------------------------------------------------
 
 
-def check_pairs(pairs: PreferencePairs, context: int) -> None:
+def check_pairs(pairs: PreferencePairs, context: int | None) -> None:
     """Refuse pairs that teach nothing, or something else than they say.
 
     An answer without a token; one that does not fit the context with its prompt (who
     cuts it off must look again at what is left: `PreferencePairs.identical`); equal answers.
     """
-    require.count("context", context)
+    if context is not None:
+        require.count("context", context)
     for name in ("chosen", "rejected"):
         check_answers(f"pairs.{name}", getattr(pairs, name), context)
     same = pairs.identical.nonzero()
@@ -226,11 +227,13 @@ def check_pairs(pairs: PreferencePairs, context: int) -> None:
         require.refuse("pairs", got, "two different answers in each")
 
 
-def check_answers(name: str, answers: Rollout, context: int) -> None:
+def check_answers(name: str, answers: Rollout, context: int | None) -> None:
     """Every answer has a token, and fits the context together with its prompt."""
     empty = (~answers.mask.any(1)).nonzero()
     if len(empty):
         require.refuse(name, f"no token in answer {empty[0].item()}", "at least one")
+    if context is None:
+        return
     lengths = answers.ends.long().argmax(1) + 1  # (N,) states that are read
     long = (lengths > context).nonzero()
     if len(long):
@@ -262,7 +265,7 @@ def ranked_pairs(
     draw = torch.Generator().manual_seed(seed)
     found, kept, blocks, in_vain = [], 0, 0, 0
     while kept < count:
-        asked = asks(PROMPTS_AT_ONCE, 1000 * seed + blocks)
+        asked = asks(PROMPTS_AT_ONCE, seed_of("pairs", seed, blocks))
         rollout = ask(policy, asked, group=group, generator=draw)
         gold = scores(asked, rollout).reshape(-1, group)
         order = annotators.rank(gold, generator=draw)

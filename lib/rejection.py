@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from lib import evaluate, require
-from lib.models.transformer import Transformer
 from lib.rewards import Reward, judge
 from lib.rollout import Rollout, concat, rollout_metrics
+from lib.seeds import seed_of
 from lib.sft import sft_loss
 from lib.train import History, fit, minibatches, warm_cosine
 from lib.worlds.tasks import Task, TaskSampler
@@ -167,14 +167,14 @@ def selected(rollout: Rollout, pairs: Tensor, *, group: int) -> Rollout:
 
 
 def finetune_on(
-    model: Transformer,
+    model: nn.Module,
     shown: Rollout,
     *,
     seed: int,
     plan: RejectionConfig = RejectionConfig(),  # noqa: B008
     progress: str | None = None,
     checkpoint: str | Path | None = None,
-) -> tuple[Transformer, History]:
+) -> tuple[nn.Module, History]:
     """A copy of the model that has learnt to say what was shown: `sft_loss`, no more.
 
     `plan.epochs` times through, in an order from the seed; the learning rate climbs
@@ -210,17 +210,17 @@ def finetune_on(
 
 
 def rejection_round(
-    policy: Transformer,
+    policy: nn.Module,
     reward: Reward,
     asked: Sequence[Task],
     select: Select,
     *,
     seed: int,
     plan: RejectionConfig = RejectionConfig(),  # noqa: B008
-    pupil: Transformer | None = None,
+    pupil: nn.Module | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
-) -> tuple[Transformer, dict[str, float]]:
+) -> tuple[nn.Module, dict[str, float]]:
     """Harvest from the policy, select, imitate; the policy after it, and notes.
 
     `pupil` is who learns: the policy itself, if it is None. The notes are those of
@@ -250,7 +250,7 @@ def rejection_round(
 
 
 def rejection_rounds(
-    model: Transformer,
+    model: nn.Module,
     reward: Reward,
     ask: TaskSampler,
     select: Select,
@@ -259,8 +259,8 @@ def rejection_rounds(
     count: int,
     plan: RejectionConfig = RejectionConfig(),  # noqa: B008
     afresh: bool = False,
-    watch: Callable[[int, Transformer], None] | None = None,
-) -> tuple[Transformer, History]:
+    watch: Callable[[int, nn.Module], None] | None = None,
+) -> tuple[nn.Module, History]:
     """`count` rounds, each harvested from the policy that the last one made.
 
     With `afresh` every round teaches the first model anew (STaR, ReST-EM); without, the
@@ -279,7 +279,7 @@ def rejection_rounds(
             reward,
             ask(number),
             select,
-            seed=1_000_003 * (seed + 1) + number,
+            seed=seed_of("round", seed, number),
             plan=plan,
             pupil=model if afresh else None,
         )

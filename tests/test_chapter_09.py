@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_paired import model, pairs
+from test_pair_logps import model, pairs
 from torch.testing import assert_close
 
 from labs import agents, direct_alignment, objective

@@ -1,11 +1,12 @@
 """Direct alignment: what a course hands to its loss, and what training makes of it."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from test_paired import model, pairs
+from test_pair_logps import model, pairs
 from torch.testing import assert_close
 
 from lib import direct, preference_data, train
@@ -13,7 +14,9 @@ from lib import logps as logps_module
 from lib.logps import answer_logps
 from lib.losses import preference
 from lib.losses.preference import dpo, kto, orpo, simpo
+from lib.preference_data import unpaired
 from lib.train import warm_cosine
+from lib.worlds.village import TOKENIZER
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 ROWS = torch.tensor([2, 0])
@@ -275,3 +278,26 @@ def test_a_batch_has_32_rows_and_there_is_one_epoch_unless_told_otherwise():
         model(), rows.rows(torch.arange(64)), dpo, lr=1e-3, seed=0
     )
     assert len(history["loss"]) == 2
+
+
+class Bigram(torch.nn.Module):
+    """Any causal model: tokens (B, T) -> logits (B, T, A); it names no context."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(size, size, dtype=torch.float64))
+
+    def forward(self, tokens):
+        return self.table[tokens]
+
+
+def test_any_causal_model_can_be_aligned():
+    start, some = Bigram(len(TOKENIZER)), pairs()
+    policy, history = direct.align(start, some, dpo, lr=0.1, epochs=8, seed=0)
+    assert history["loss"][0] == pytest.approx(math.log(2))
+    assert history["loss"][-1] < history["loss"][0] and (start.table == 0).all()
+    single, _ = unpaired(some)
+    kto_on = direct.unpaired_objective(
+        single, torch.arange(len(single)) % 2 == 0, start
+    )
+    assert direct.train(start, kto_on, lr=0.1, seed=0)[0].table.abs().sum() > 0

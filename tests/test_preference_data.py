@@ -8,6 +8,7 @@ from lib.evaluate import answers, ask, scores
 from lib.models.transformer import Config, Transformer
 from lib.preference_data import PreferencePairs, annotated, ceiling, sample_pairs
 from lib.rollout import concat
+from lib.seeds import seed_of
 from lib.sft import written
 from lib.worlds import tasks, taste
 from lib.worlds.taste import Annotators
@@ -105,7 +106,7 @@ def test_progress_is_shown_if_it_has_a_name_and_changes_nothing(capfd):
 @pytest.mark.parametrize("seed", [0, 3])
 def test_all_luck_of_compare_comes_from_its_seed(seed, seeded):
     policy, draws = small(), seeded(seed)
-    asked = taste.requests(count=4, seed=1000 * seed)
+    asked = taste.requests(count=4, seed=seed_of("pairs", seed, 0))
     both = ask(policy, asked, group=2, generator=draws)
     want = annotated(asked, both, generator=draws)
     got = sample_pairs(policy, count=4, seed=seed)
@@ -135,7 +136,8 @@ def test_compare_goes_on_until_it_has_enough_different_answers(monkeypatch):
     assert len(pairs) == 600 and not pairs.identical.any()
     assert calls == [512, 512, 512, 512]
     firsts = [pairs.asked[i].request for i in (0, 512)]
-    blocks = (taste.requests(count=512, seed=n) for n in (2001, 2003))
+    seeds = (seed_of("pairs", 2, block) for block in (1, 3))
+    blocks = (taste.requests(count=512, seed=seed) for seed in seeds)
     assert firsts == [block[0].request for block in blocks]
 
 

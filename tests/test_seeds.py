@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from lib import preference_data
 from lib.on_policy import task_stream
 from lib.seeds import generator, seed_of
 
@@ -41,3 +42,18 @@ def test_a_generator_begins_where_its_name_says():
 def test_what_is_no_text_or_whole_number_is_refused(name, refuses):
     with refuses(f"names: got {name!r}, wanted texts and whole numbers"):
         seed_of("answers", name)
+
+
+def test_pairs_of_one_seed_are_not_those_of_another_some_blocks_later(monkeypatch):
+    """1,000 · seed + block gave seed 0 at block 1,000 the requests of seed 1."""
+    asked = []
+
+    def requests(*, count, seed, split):
+        asked.append(seed)
+        raise StopIteration
+
+    monkeypatch.setattr(preference_data.taste, "requests", requests)
+    for seed in (0, 1):
+        with pytest.raises(StopIteration):
+            preference_data.sample_pairs(None, count=1, seed=seed)
+    assert asked == [seed_of("pairs", seed, 0) for seed in (0, 1)]

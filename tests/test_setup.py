@@ -163,7 +163,9 @@ def test_running_the_cell_twice_in_one_kernel_is_harmless(run, tmp_path, remote)
     assert ran.stdout.count("Fetching") == 1
 
 
-FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+FAKE_COLAB = """import sys, types
+sys.modules['google.colab'] = types.ModuleType('google.colab')
+"""
 
 
 def test_in_colab_it_clones_into_content_and_finds_it_from_everywhere(run, tmp_path):

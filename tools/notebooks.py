@@ -95,7 +95,7 @@ if find_book() is None:
     fetch_book()
 sys.path.insert(0, str(find_book()))
 import torch
-from lib import figures
+from lib.show import figures
 torch.set_num_threads(1)
 figures.use_style()'''
 

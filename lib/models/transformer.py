@@ -124,6 +124,11 @@ class Transformer(nn.Module):
         added = name.endswith(("out.weight", "down.weight"))
         return spread * (2 * self.config.layers) ** -0.5 if added else spread
 
+    @property
+    def context(self) -> int:
+        """The longest row that it reads."""
+        return self.config.context
+
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, A)."""
         return self.logits(self.hidden(tokens))

@@ -12,6 +12,7 @@ from lib.recipes.decontaminate import decontaminator
 from lib.reward_model import RewardModel
 from lib.rewards import Reward, judge, learned, reasoned, verified
 from lib.rollout import Rollout
+from lib.seeds import seed_of
 from lib.worlds import taste
 from lib.worlds.tasks import SKILLS, Task, TaskSampler, TaskSource, tasks
 
@@ -60,7 +61,8 @@ def clean(asks: TaskSource, held_out: Sequence[Task] | None = None) -> TaskSourc
     def found(count: int, seed: int) -> Sequence[Task]:
         kept: list[Task] = []
         for attempt in range(TRIES):
-            kept += [t for t in asks(count, seed + 7919 * attempt) if not near(t)]
+            luck = seed_of("clean", seed, attempt) if attempt else seed
+            kept += [t for t in asks(count, luck) if not near(t)]
             if len(kept) >= count:
                 return kept[:count]
         require.refuse("asks", f"{len(kept)} clean tasks", f"{count} in {TRIES} tries")
