@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import kept
+from lib.ops import fill_masked
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -19,8 +19,7 @@ def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor
     The True entries of a row must be contiguous.
     """
     require.unit_interval("gamma", gamma)
-    filled = kept(rewards, mask, "rewards")
-    require.finite("rewards", rewards, mask)
+    (filled,) = fill_masked(mask, {}, {"rewards": rewards})
     begins = mask[..., 1:] & ~mask[..., :-1]
     if (mask[..., 0].long() + begins.sum(-1) > 1).any():
         require.refuse("mask", "a row with a gap", "contiguous True in each row")
@@ -62,11 +61,8 @@ def gae(
             require.refuse(name, flag.dtype, "torch.bool")
     require.tensor("values", values, rewards.shape)
     require.tensor("next_values", next_values, rewards.shape)
-    require.finite("rewards", rewards)
-    require.finite("values", values)
-    require.finite("next_values", next_values, ~terminated)
-
     future = next_values.masked_fill(terminated, 0)
+    require.all_finite(rewards=rewards, values=values, next_values=future)
     deltas = rewards + gamma * future - values  # (B, T)
     carries = gamma * lam * (~(terminated | truncated)).to(deltas.dtype)  # (B, T)
     advantages, later = [], torch.zeros_like(deltas[..., 0])
@@ -84,13 +80,12 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     """
     rewards = _group(rewards)
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
-    return _zero_where_equal(rewards - others, rewards)
+    return (rewards - others).masked_fill(_equal(rewards), 0)
 
 
 def group_centred(rewards: Tensor) -> Tensor:
     """r - mean of the group (Dr. GRPO; Liu et al. 2025): (P, G) -> (P, G)."""
-    rewards = _group(rewards)
-    return _zero_where_equal(rewards - rewards.mean(1, keepdim=True), rewards)
+    return _centred(_group(rewards))
 
 
 def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
@@ -100,7 +95,8 @@ def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
     """
     require.non_negative("eps", eps)
     rewards = _group(rewards)
-    return group_centred(rewards) / _spread(rewards, eps)
+    spread = (rewards.std(1, keepdim=True) + eps).masked_fill(_equal(rewards), 1)
+    return _centred(rewards) / spread
 
 
 def group_relative_success(rewards: Tensor) -> Tensor:
@@ -123,13 +119,12 @@ def _group(rewards: Tensor) -> Tensor:
     return rewards.to(torch.result_type(rewards, 1.0))
 
 
-def _zero_where_equal(advantages: Tensor, rewards: Tensor) -> Tensor:
-    """A mean of equal numbers can miss them by a rounding; their advantage is 0."""
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return advantages.masked_fill(equal, 0)
+def _centred(rewards: Tensor) -> Tensor:
+    """r - mean; a mean of equal numbers can miss them by a rounding, so theirs is 0."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred.masked_fill(_equal(rewards), 0)
 
 
-def _spread(rewards: Tensor, eps: float) -> Tensor:
-    """(P, 1) sample standard deviation + eps; 1 for a group of equals, whatever eps."""
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return (rewards.std(1, keepdim=True) + eps).masked_fill(equal, 1)
+def _equal(rewards: Tensor) -> Tensor:
+    """(P, 1): a group of equal rewards."""
+    return (rewards == rewards[:, :1]).all(1, keepdim=True)

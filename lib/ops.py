@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lib import require
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def kept(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     """`x` where the mask is True, 0 elsewhere, in value and in gradient.
@@ -20,9 +22,39 @@ def kept(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     Filling comes *before* any arithmetic: NaN · 0 is NaN, so a product with the mask
     would let the garbage through. Refuses a NaN where the mask is True.
     """
-    require.mask_of(x, mask, name)
-    require.no_nan(name, x, mask)
-    return x.masked_fill(~mask, 0)
+    return fill_masked(mask, {name: x})[0]
+
+
+def fill_masked(
+    mask: Tensor,
+    no_nan: dict[str, Tensor],
+    finite: dict[str, Tensor] | None = None,
+    *,
+    some: bool = False,
+    every_row: bool = False,
+) -> list[Tensor]:
+    """`kept` for many, by name; those in `finite` may not be infinite either.
+
+    `some` wants a True in the mask, `every_row` one in each row. One look at the device
+    (one host sync) says whether all is well; only if not, each is read to be named.
+    """
+    finite = finite or {}
+    named = no_nan | finite
+    for name, x in named.items():
+        require.mask_of(x, mask, name)
+    filled = [x.masked_fill(~mask, 0) for x in named.values()]
+    known = [x.detach() for x in filled]
+    well = [~x.isnan().any() for x in known[: len(no_nan)]]
+    well += [x.isfinite().all() for x in known[len(no_nan) :]]
+    if some or every_row:
+        well.append(mask.any(-1).all() if every_row else mask.any())
+    if not torch.stack(well).all():
+        for name, x in named.items():
+            require.no_nan(name, x, mask)
+        for name, x in finite.items():
+            require.finite(name, x, mask)
+        require.every_row_true(mask) if every_row else require.some_true(mask)
+    return filled
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -30,11 +62,9 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
     Refuses a mask that leaves nothing to average (anywhere along `dim`).
     """
-    total, count = kept(x, mask).sum(dim), mask.sum(dim)
-    if (count == 0).any():
-        along = "at all" if dim is None else f"along dim {dim}"
-        require.refuse("mask", f"no True {along}", "at least one True to average")
-    return total / count
+    filled = kept(x, mask)
+    require.some_true(mask, dim)
+    return narrow(filled_mean(filled, mask, dim), x)
 
 
 def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -42,9 +72,8 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     A token in a short row weighs more than one in a long row. x, mask: (B, T).
     """
-    require.mask_of(x, mask)
-    require.every_row_true(mask)
-    return masked_mean(x, mask, dim=-1).mean()
+    (filled,) = fill_masked(mask, {"x": x}, every_row=True)
+    return narrow(filled_mean(filled, mask, -1).mean(), x)
 
 
 def token_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -53,7 +82,8 @@ def token_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     Every token weighs the same, so a long row weighs more. x, mask: (B, T).
     """
-    return masked_mean(x, mask)
+    (filled,) = fill_masked(mask, {"x": x}, some=True)
+    return narrow(filled_mean(filled, mask), x)
 
 
 def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
@@ -62,9 +92,13 @@ def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
     The divisor is constant: a token's weight depends on no length. x, mask: (B, T).
     """
     require.count("length", length)
-    total = kept(x, mask).sum()
-    require.some_true(mask)
-    return total / (mask[..., 0].numel() * length)
+    (filled,) = fill_masked(mask, {"x": x}, some=True)
+    return narrow(wide(filled).sum() / (mask[..., 0].numel() * length), x)
+
+
+def filled_mean(filled: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """`masked_mean` of what is known to be sound, and 0 where the mask is False."""
+    return wide(filled).sum(dim) / mask.sum(dim)
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
@@ -73,7 +107,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     The variance is the sample variance (ddof 1), so two True entries are needed.
     `shift_mean=False` adds the mean back: the scale changes, the centre stays.
     """
-    filled = kept(x, mask)
+    filled = wide(kept(x, mask))
     count = mask.sum()
     if count < 2:
         require.refuse(
@@ -82,7 +116,23 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     mean = filled.sum() / count
     centred = (filled - mean).masked_fill(~mask, 0)
     scaled = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
-    return scaled if shift_mean else (scaled + mean).masked_fill(~mask, 0)
+    return narrow(scaled if shift_mean else (scaled + mean).masked_fill(~mask, 0), x)
+
+
+def wide(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, in which their sums and products are taken."""
+    return x.float() if x.dtype in HALVES else x
+
+
+def narrow(x: Tensor, like: Tensor) -> Tensor:
+    """Back to float16 or bfloat16, if what went in was one."""
+    return x.to(like.dtype) if like.dtype in HALVES else x
+
+
+def to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as floats, in one transfer from the device."""
+    numbers = torch.stack([*metrics.values()]).tolist()
+    return dict(zip(metrics, numbers, strict=True))
 
 
 def token_logps(logits: Tensor, actions: Tensor, *, temperature: float = 1.0) -> Tensor:
