@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import fill_masked
+from lib.ops import kept
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -19,7 +19,8 @@ def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor
     The True entries of a row must be contiguous.
     """
     require.unit_interval("gamma", gamma)
-    (filled,) = fill_masked(mask, {}, {"rewards": rewards})
+    filled = kept(rewards, mask, "rewards")
+    require.finite("rewards", rewards, mask)
     begins = mask[..., 1:] & ~mask[..., :-1]
     if (mask[..., 0].long() + begins.sum(-1) > 1).any():
         require.refuse("mask", "a row with a gap", "contiguous True in each row")
@@ -61,8 +62,11 @@ def gae(
             require.refuse(name, flag.dtype, "torch.bool")
     require.tensor("values", values, rewards.shape)
     require.tensor("next_values", next_values, rewards.shape)
+    require.finite("rewards", rewards)
+    require.finite("values", values)
+    require.finite("next_values", next_values, ~terminated)
+
     future = next_values.masked_fill(terminated, 0)
-    require.all_finite(rewards=rewards, values=values, next_values=future)
     deltas = rewards + gamma * future - values  # (B, T)
     carries = gamma * lam * (~(terminated | truncated)).to(deltas.dtype)  # (B, T)
     advantages, later = [], torch.zeros_like(deltas[..., 0])

@@ -90,8 +90,10 @@ def penalised_rewards(
     gradient, 0 behind the mask. `ref_logps` may be None when beta is 0.
     """
     require.non_negative("beta", beta)
-    no_nan = {"ref_logps": ref_logps} if beta else {}
-    *ref, now = fill_masked(mask, no_nan, {"logps": logps}, every_row=True)
+    data = {"ref_logps": ref_logps} if beta else {}
+    now, *ref = fill_masked(
+        mask, logps=logps, **data, infinite="ref_logps", every_row=True
+    )
     require.tensor("scores", scores, mask.shape[:-1])
     require.finite("scores", scores)
     last = mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)  # no True comes after it

@@ -22,37 +22,31 @@ def kept(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     Filling comes *before* any arithmetic: NaN · 0 is NaN, so a product with the mask
     would let the garbage through. Refuses a NaN where the mask is True.
     """
-    return fill_masked(mask, {name: x})[0]
+    require.mask_of(x, mask, name)
+    require.no_nan(name, x, mask)
+    return x.masked_fill(~mask, 0)
 
 
 def fill_masked(
-    mask: Tensor,
-    no_nan: dict[str, Tensor],
-    finite: dict[str, Tensor] | None = None,
-    *,
-    some: bool = False,
-    every_row: bool = False,
+    mask: Tensor, *, infinite: str = "", every_row: bool = False, **named: Tensor
 ) -> list[Tensor]:
-    """`kept` for many, by name; those in `finite` may not be infinite either.
+    """`kept` for many, which must be finite too (but for the one named by `infinite`).
 
-    `some` wants a True in the mask, `every_row` one in each row. One look at the device
-    (one host sync) says whether all is well; only if not, each is read to be named.
+    Refuses a mask without any True, with `every_row` a row without one. One look at the
+    device (one host sync) sees whether all is well; only if not, more name what is not.
     """
-    finite = finite or {}
-    named = no_nan | finite
     for name, x in named.items():
         require.mask_of(x, mask, name)
     filled = [x.masked_fill(~mask, 0) for x in named.values()]
-    known = [x.detach() for x in filled]
-    well = [~x.isnan().any() for x in known[: len(no_nan)]]
-    well += [x.isfinite().all() for x in known[len(no_nan) :]]
-    if some or every_row:
-        well.append(mask.any(-1).all() if every_row else mask.any())
+    well = [mask.any(-1).all() if every_row else mask.any()]
+    for name, x in zip(named, filled, strict=True):
+        x = x.detach()
+        well.append((~x.isnan() if name == infinite else x.isfinite()).all())
     if not torch.stack(well).all():
         for name, x in named.items():
             require.no_nan(name, x, mask)
-        for name, x in finite.items():
-            require.finite(name, x, mask)
+            if name != infinite:
+                require.finite(name, x, mask)
         require.every_row_true(mask) if every_row else require.some_true(mask)
     return filled
 
@@ -72,7 +66,7 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     A token in a short row weighs more than one in a long row. x, mask: (B, T).
     """
-    (filled,) = fill_masked(mask, {"x": x}, every_row=True)
+    (filled,) = fill_masked(mask, x=x, infinite="x", every_row=True)
     return narrow(filled_mean(filled, mask, -1).mean(), x)
 
 
@@ -82,7 +76,7 @@ def token_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     Every token weighs the same, so a long row weighs more. x, mask: (B, T).
     """
-    (filled,) = fill_masked(mask, {"x": x}, some=True)
+    (filled,) = fill_masked(mask, x=x, infinite="x")
     return narrow(filled_mean(filled, mask), x)
 
 
@@ -92,7 +86,7 @@ def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
     The divisor is constant: a token's weight depends on no length. x, mask: (B, T).
     """
     require.count("length", length)
-    (filled,) = fill_masked(mask, {"x": x}, some=True)
+    (filled,) = fill_masked(mask, x=x, infinite="x")
     return narrow(wide(filled).sum() / (mask[..., 0].numel() * length), x)
 
 

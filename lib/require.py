@@ -107,8 +107,13 @@ def finite(name: str, x: Tensor, mask: Tensor | None = None) -> None:
         refuse(name, f"{x[at].item()} at index {at}", "finite numbers")
 
 
-def all_finite(**named: Tensor) -> None:
-    """Finite numbers in tensors of one shape, in one look at the device for all."""
+def alike(wanted: str, axes: int, **named: Tensor) -> None:
+    """Finite tensors of so many axes and one shape, not empty; one look at the device."""
+    for name, x in named.items():
+        tensor(name, x)
+        if x.ndim != axes or x.numel() == 0:
+            refuse(name, f"shape {tuple(x.shape)}", wanted)
+        tensor(name, x, next(iter(named.values())).shape)
     if not torch.stack([*named.values()]).detach().isfinite().all():
         for name, x in named.items():
             finite(name, x)

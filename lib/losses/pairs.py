@@ -10,6 +10,9 @@ from torch import Tensor
 from lib import require
 from lib.ops import to_floats
 
+SUMS = "shape (B,), not empty: sum over tokens first"
+MEANS = "shape (B,), not empty: mean over tokens first"
+
 
 def log_ratio(name: str, logps: Tensor, ref_logps: Tensor) -> Tensor:
     """log(π / ref) of each completion, (B,), (B,) -> (B,), gradient to π alone.
@@ -17,23 +20,9 @@ def log_ratio(name: str, logps: Tensor, ref_logps: Tensor) -> Tensor:
     `name` is what the pair's side is called in an error: `chosen` or `rejected`; "" for
     a completion without a partner.
     """
-    names = [f"{side}{name}_logps" if name else f"{side}logps" for side in ("", "ref_")]
-    per_completion("sum", **dict(zip(names, (logps, ref_logps), strict=True)))
+    own = f"{name}_logps" if name else "logps"
+    require.alike(SUMS, 1, **{own: logps, f"ref_{own}": ref_logps})
     return logps - ref_logps.detach()
-
-
-def per_completion(how: str, **sides: Tensor) -> None:
-    """Finite numbers, one a completion, as many on every side; one look at the device.
-
-    `how`, sum or mean, advises who brings one a token.
-    """
-    for name, logps in sides.items():
-        require.tensor(name, logps)
-        if logps.ndim != 1 or len(logps) == 0:
-            wanted = f"shape (B,), not empty: {how} over tokens first"
-            require.refuse(name, f"shape {tuple(logps.shape)}", wanted)
-        require.tensor(name, logps, next(iter(sides.values())).shape)
-    require.all_finite(**sides)
 
 
 def pair(
@@ -45,11 +34,12 @@ def pair(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """beta times the two log-ratios, and their difference beta · h: (B,) each."""
     require.positive("beta", beta)
-    per_completion(
-        "sum",
+    require.alike(
+        SUMS,
+        1,
         chosen_logps=chosen_logps,
-        ref_chosen_logps=ref_chosen_logps,
         rejected_logps=rejected_logps,
+        ref_chosen_logps=ref_chosen_logps,
         ref_rejected_logps=ref_rejected_logps,
     )
     won = beta * (chosen_logps - ref_chosen_logps.detach())
@@ -60,7 +50,7 @@ def pair(
 def free_pair(chosen_logps: Tensor, rejected_logps: Tensor) -> tuple[Tensor, Tensor]:
     """The two sides of a loss without a reference: (B,) each, at most 0."""
     sides = {"chosen_logps": chosen_logps, "rejected_logps": rejected_logps}
-    per_completion("mean", **sides)
+    require.alike(MEANS, 1, **sides)
     largest = to_floats({name: x.detach().max() for name, x in sides.items()})
     for name, most in largest.items():
         if most > 1e-4:

@@ -30,8 +30,8 @@ from lib.ops import fill_masked, filled_mean, wide
 
 def reinforce(logps: Tensor, advantages: Tensor, mask: Tensor) -> Loss:
     """-(Σ_t logps · A), mean over rows: expected gradient -∇J (Williams 1992)."""
-    data = {"advantages": spread(advantages, mask)}
-    now, weights = fill_masked(mask, {"logps": logps}, data, some=True)
+    each = spread(advantages, mask)
+    now, weights = fill_masked(mask, logps=logps, advantages=each, infinite="logps")
     total = (wide(now) * weights.detach()).sum(-1)  # (B,)
     return as_loss(-total.mean(), logps, {"nll": -filled_mean(now.detach(), mask)})
 
@@ -228,8 +228,8 @@ def clipped_value(
     error.
     """
     require.positive("clip", clip)
-    data = {"values": values, "old_values": old_values, "returns": returns}
-    new, old, target = map(wide, fill_masked(mask, {}, data, some=True))
+    filled = fill_masked(mask, values=values, old_values=old_values, returns=returns)
+    new, old, target = map(wide, filled)
     old, target = old.detach(), target.detach()
     near = old + (new - old).clamp(-clip, clip)
     error = torch.maximum((new - target).square(), (near - target).square())

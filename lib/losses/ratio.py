@@ -36,9 +36,9 @@ def per_token(
 
     The first two carry a gradient. `every_row` wants a True in each.
     """
-    data = {"old_logps": old_logps, "advantages": spread(advantages, mask), **data}
+    data = {"old_logps": old_logps, "advantages": spread(advantages, mask)} | data
     now, old, *rest = fill_masked(
-        mask, {"logps": logps}, data, some=not every_row, every_row=every_row
+        mask, logps=logps, **data, infinite="logps", every_row=every_row
     )
     log_ratio = held(wide(now) - wide(old).detach(), logps.dtype)
     return [now, log_ratio, *(x.detach() for x in rest)]
@@ -58,19 +58,13 @@ def per_row(
     if mask.ndim != 2 or advantages.shape != mask.shape[:1]:
         wanted = f"shape {tuple(mask.shape[:1])}, one number a completion"
         require.refuse("advantages", f"shape {tuple(advantages.shape)}", wanted)
-    now, old = fill_masked(
-        mask, {"logps": logps}, {"old_logps": old_logps}, every_row=every_row
-    )
+    _, log_ratio, _ = per_token(logps, old_logps, advantages, mask, every_row=every_row)
     rows = mask.any(-1)
-    (weights,) = fill_masked(rows, {}, {"advantages": advantages}, some=True)
-    log_ratio = held(wide(now) - wide(old).detach(), logps.dtype)
-    return log_ratio, weights.detach(), rows
+    return log_ratio, advantages.detach().masked_fill(~rows, 0), rows
 
 
 def held(log_ratio: Tensor, dtype: torch.dtype) -> Tensor:
-    """Held within ± `exp_limit` of the dtype that came in: ρA and its gradient stay
-    finite.
-    """
+    """Held within ± `exp_limit`: ρA and its gradient stay finite in this dtype."""
     limit = exp_limit(dtype)
     return log_ratio.clamp(-limit, limit)
 

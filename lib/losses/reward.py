@@ -31,10 +31,10 @@ def bradley_terry(
     Metrics: `accuracy` (a tie counts as wrong), `margin` = mean chosen - rejected.
     """
     require.non_negative("centre", centre)
-    chosen, rejected = _scores("shape (B,)", chosen=chosen, rejected=rejected)
-    gap = chosen - rejected  # (B,)
+    require.alike("shape (B,), not empty", 1, chosen=chosen, rejected=rejected)
+    gap = _real(chosen) - _real(rejected)  # (B,)
     loss = -logsigmoid(gap - _margin(margin, gap)).mean()
-    loss = loss + centre * (chosen + rejected).square().mean()
+    loss = loss + centre * (_real(chosen) + rejected).square().mean()
     return loss, _agreement(gap)
 
 
@@ -45,12 +45,12 @@ def k_wise(scores: Tensor) -> Loss:
     pairs of a prompt, then over prompts: K answers are read once each, and a prompt
     weighs the same however many pairs it yields. Metrics as in `bradley_terry`.
     """
-    (scores,) = _scores("shape (P, K)", scores=scores)
+    require.alike("shape (P, K), not empty", 2, scores=scores)
     size = scores.shape[1]
     if size < 2:
         require.refuse("scores", f"K = {size}", "at least two answers to compare")
     better, worse = torch.triu_indices(size, size, 1, device=scores.device)
-    gap = scores[:, better] - scores[:, worse]  # (P, C(K, 2))
+    gap = _real(scores[:, better]) - _real(scores[:, worse])  # (P, C(K, 2))
     return -logsigmoid(gap).mean(), _agreement(gap)
 
 
@@ -65,10 +65,10 @@ def outcome(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
     good = labels.masked_fill(~mask, 0)
     if ((good != 0) & (good != 1)).any():
         require.refuse("labels", "a value other than 0 and 1", "labels of 0 or 1")
-    (filled,) = fill_masked(mask, {"logits": logits}, some=True)
+    (filled,) = fill_masked(mask, logits=logits, infinite="logits")
     for_label = torch.where(good == 1, filled, -filled)  # (B, T)
     nll = -logsigmoid(for_label).masked_fill(~mask, 0)
-    accuracy = filled_mean((for_label > 0) & mask, mask).item()
+    accuracy = filled_mean(for_label > 0, mask).item()
     return narrow(filled_mean(nll, mask), logits), {"accuracy": accuracy}
 
 
@@ -84,26 +84,18 @@ def process(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
     known = labels.masked_fill(~mask, 0)
     require.integers("labels", known, 3)
     every = mask.unsqueeze(-1).expand(logits.shape)  # (B, T, 3)
-    (filled,) = fill_masked(every, {"logits": logits}, some=True)
+    (filled,) = fill_masked(every, logits=logits, infinite="logits")
     label = known.long().unsqueeze(-1)  # (B, T, 1)
     right = (filled >= filled.gather(-1, label)).sum(-1) == 1  # (B, T)
     logps = filled.log_softmax(-1).gather(-1, label).squeeze(-1)
-    accuracy = filled_mean(right & mask, mask).item()
+    accuracy = filled_mean(right, mask).item()
     nll = -filled_mean(logps.masked_fill(~mask, 0), mask)
     return narrow(nll, logits), {"accuracy": accuracy}
 
 
-def _scores(shape: str, **named: Tensor) -> list[Tensor]:
-    """Finite scores, (B,) or (P, K), of one shape; integers become floats."""
-    axes = 1 + shape.count(" K")
-    for name, scores in named.items():
-        require.tensor(name, scores)
-        if scores.ndim != axes or scores.numel() == 0:
-            got = f"shape {tuple(scores.shape)}"
-            require.refuse(name, got, f"{shape}, not empty")
-        require.tensor(name, scores, next(iter(named.values())).shape)
-    require.all_finite(**named)
-    return [scores.to(torch.result_type(scores, 1.0)) for scores in named.values()]
+def _real(scores: Tensor) -> Tensor:
+    """Integers become floats."""
+    return scores.to(torch.result_type(scores, 1.0))
 
 
 def _margin(margin: Tensor | float | None, gap: Tensor) -> Tensor | float:

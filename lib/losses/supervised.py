@@ -18,7 +18,7 @@ def sft(logps: Tensor, mask: Tensor) -> Loss:
     would be as uncertain, taken in float64: infinite beyond 709 nats. A token of
     probability 0 makes both infinite.
     """
-    (now,) = fill_masked(mask, {"logps": logps}, some=True)
+    (now,) = fill_masked(mask, logps=logps, infinite="logps")
     loss = -filled_mean(now, mask)
     perplexity = loss.detach().double().exp().item()
     return narrow(loss, logps), {"perplexity": perplexity}
