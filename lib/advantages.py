@@ -99,8 +99,9 @@ def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
     """
     require.non_negative("eps", eps)
     rewards = _group(rewards)
-    spread = (rewards.std(1, keepdim=True) + eps).masked_fill(_equal(rewards), 1)
-    return _centred(rewards) / spread
+    centred = _centred(rewards)
+    spread = rewards.std(1, keepdim=True) + eps
+    return centred / spread.masked_fill(_equal(rewards), 1)  # 0 / 1 whatever eps
 
 
 def group_relative_success(rewards: Tensor) -> Tensor:
