@@ -23,8 +23,8 @@ MEANS = {
     "fixed_length_mean": lambda x, mask: ops.fixed_length_mean(x, mask, length=4),
     "whiten": lambda x, mask: (ops.whiten(x, mask) * WEIGHTS).sum(),
     "whiten, mean kept": lambda x, mask: (
-        (ops.whiten(x, mask, shift_mean=False) * WEIGHTS).sum()
-    ),
+        ops.whiten(x, mask, shift_mean=False) * WEIGHTS
+    ).sum(),
     "sequence_logps": ops.sequence_logps,
 }
 WEIGHTS = torch.tensor([[1.0, 2.0, 7.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
@@ -39,6 +39,52 @@ def test_kept_fills_with_zero_and_names_what_it_refuses(refuses):
         ops.kept(X, torch.ones_like(MASK))
     with refuses("logps: got shape (2, 3), wanted shape (2,)"):
         ops.kept(X, MASK[:, 0], "logps")
+
+
+def test_several_are_filled_at_once_and_only_one_of_them_may_be_infinite(refuses):
+    y = torch.tensor([[-math.inf, 5.0, NAN], [7.0, NAN, math.inf]])
+    filled = ops.fill_masked(MASK, x=X, y=y, infinite="y")
+    assert [f.tolist() for f in filled] == [
+        [[1, 2, 0], [10, 0, 0]],
+        [[-math.inf, 5, 0], [7, 0, 0]],
+    ]
+    with refuses("y: got -inf at index (0, 0), wanted finite numbers"):
+        ops.fill_masked(MASK, x=X, y=y, infinite="x")
+    with refuses("y: got NaN at index (0, 2), wanted no NaN where the mask is True"):
+        ops.fill_masked(MASK | T, x=X.nan_to_num(), y=y, infinite="y")
+    with refuses("y: got shape (3,), wanted shape (2, 3)"):
+        ops.fill_masked(MASK, x=X, y=y[0])
+
+
+def test_what_is_filled_wants_a_true_somewhere_or_in_every_row(refuses):
+    mask = torch.tensor([[T, T, F], [F, F, F]])
+    assert len(ops.fill_masked(mask, x=X)) == 1
+    with refuses("mask: got no True in row 1, wanted a True in every row"):
+        ops.fill_masked(mask, x=X, every_row=True)
+    with refuses("mask: got no True at all, wanted at least one True to average"):
+        ops.fill_masked(mask & F, x=X)
+    with refuses("x: got NaN at index (1, 1), wanted no NaN where the mask is True"):
+        ops.fill_masked(torch.tensor([[F, F, F], [F, T, F]]), x=X, every_row=True)
+
+
+def test_metrics_become_floats_whatever_their_types():
+    half, whole = torch.tensor(0.5), torch.tensor(1 / 3, dtype=torch.float64)
+    assert ops.to_floats({"a": half, "b": whole}) == {"a": 0.5, "b": 1 / 3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_many_halves_does_not_overflow_and_is_rounded_once(dtype):
+    x = torch.full((2, 40_000), 3.0, dtype=dtype)  # the sum is beyond float16
+    mask = torch.ones(2, 40_000).bool()
+    means = (ops.masked_mean, ops.sequence_mean, ops.token_mean)
+    for mean in means:
+        assert mean(x, mask).item() == 3 and mean(x, mask).dtype == dtype
+    got = ops.fixed_length_mean(x, mask, length=40_000)
+    assert got.item() == 3 and got.dtype == dtype
+    x[0] = 1
+    white = ops.whiten(x, mask)  # each lies at 1 sample deviation from the mean
+    assert white.dtype == dtype
+    assert_close(white.double(), x.double() - 2, rtol=0, atol=1e-4)
 
 
 def test_masked_mean_over_everything_and_along_an_axis():
@@ -106,7 +152,7 @@ def test_a_batch_without_true_is_refused_by_every_mean(refuses):
         ops.sequence_mean(X, nothing)
     with refuses("mask: got no True at all, wanted at least one True to average"):
         ops.token_mean(X, nothing)
-    with refuses("mask: got no True at all, wanted at least one True"):
+    with refuses("mask: got no True at all, wanted at least one True to average"):
         ops.fixed_length_mean(X, nothing, length=3)
 
 
@@ -125,7 +171,9 @@ def test_garbage_behind_the_mask_reaches_no_value_and_no_gradient(name, unmoved)
 @pytest.mark.parametrize("name", MEANS)
 def test_nan_where_the_mask_is_true_is_refused(name, refuses):
     what = "logps" if name == "sequence_logps" else "x"
-    with refuses(f"{what}: got NaN at index (1, 2), wanted no NaN where the mask is True"):
+    with refuses(
+        f"{what}: got NaN at index (1, 2), wanted no NaN where the mask is True"
+    ):
         MEANS[name](X, torch.tensor([[T, T, T], [T, F, T]]))
 
 
@@ -170,7 +218,9 @@ def test_whiten_keeps_its_epsilon_inside_the_root():
 def test_whiten_needs_two_true_entries(refuses):
     for trues in (0, 1):
         mask = torch.tensor([[trues == 1, F, F]])
-        with refuses(f"mask: got {trues} True, wanted at least two for a sample variance"):
+        with refuses(
+            f"mask: got {trues} True, wanted at least two for a sample variance"
+        ):
             ops.whiten(X[:1], mask)
     assert ops.whiten(X[:1], torch.tensor([[T, T, F]])).isfinite().all()
 
@@ -208,7 +258,8 @@ def test_temperature_divides_the_logits():
     assert torch.equal(hot, ops.token_logps(logits / 2, action))
     assert hot.item() < ops.token_logps(logits, action).item()
     assert torch.equal(
-        ops.token_logps(logits, action), ops.token_logps(logits, action, temperature=1.0)
+        ops.token_logps(logits, action),
+        ops.token_logps(logits, action, temperature=1.0),
     )
 
 
@@ -255,14 +306,18 @@ def test_sequence_logps_adds_the_true_tokens_of_each_row(grad_of):
     assert ops.sequence_logps(X, MASK).tolist() == [3, 10]  # 1 + 2, 10
     (slope,) = grad_of(lambda x: ops.sequence_logps(x, MASK), X)
     assert slope.tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert ops.sequence_logps(X[0], MASK[0]).item() == 3  # one row without its batch axis
+    assert (
+        ops.sequence_logps(X[0], MASK[0]).item() == 3
+    )  # one row without its batch axis
 
 
 # ---------------------------------------------------------------- entropy
 
 
 def test_entropy_on_hand_worked_distributions():
-    rows = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [3, 1, 0, 0], [1, 0, 0, 0]]).double()
+    rows = torch.tensor(
+        [[1, 1, 1, 1], [1, 1, 0, 0], [3, 1, 0, 0], [1, 0, 0, 0]]
+    ).double()
     want = [
         math.log(4),
         math.log(2),
@@ -381,9 +436,13 @@ rows = st.integers(1, 4).flatmap(
     lambda b: st.integers(1, 5).flatmap(
         lambda t: st.tuples(
             st.lists(
-                st.lists(st.floats(-50, 50), min_size=t, max_size=t), min_size=b, max_size=b
+                st.lists(st.floats(-50, 50), min_size=t, max_size=t),
+                min_size=b,
+                max_size=b,
             ),
-            st.lists(st.lists(st.booleans(), min_size=t, max_size=t), min_size=b, max_size=b),
+            st.lists(
+                st.lists(st.booleans(), min_size=t, max_size=t), min_size=b, max_size=b
+            ),
         )
     )
 )
@@ -395,11 +454,17 @@ def test_the_means_agree_with_loops_over_any_rows(drawn):
     x, mask = drawn
     mask[0][0] = True
     xs, ms = torch.tensor(x, dtype=torch.float64), torch.tensor(mask)
-    kept = [[v for v, m in zip(xr, mr, strict=True) if m] for xr, mr in drawn_rows(x, mask)]
+    kept = [
+        [v for v, m in zip(xr, mr, strict=True) if m] for xr, mr in drawn_rows(x, mask)
+    ]
     flat = [v for row in kept for v in row]
-    assert ops.token_mean(xs, ms).item() == pytest.approx(sum(flat) / len(flat), abs=1e-9)
+    assert ops.token_mean(xs, ms).item() == pytest.approx(
+        sum(flat) / len(flat), abs=1e-9
+    )
     fixed = sum(flat) / (len(x) * 3)
-    assert ops.fixed_length_mean(xs, ms, length=3).item() == pytest.approx(fixed, abs=1e-9)
+    assert ops.fixed_length_mean(xs, ms, length=3).item() == pytest.approx(
+        fixed, abs=1e-9
+    )
     if all(kept):
         mean = sum(sum(row) / len(row) for row in kept) / len(kept)
         assert ops.sequence_mean(xs, ms).item() == pytest.approx(mean, abs=1e-9)
@@ -414,7 +479,9 @@ def drawn_rows(x, mask):
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.lists(st.floats(-300, 300), min_size=1, max_size=6), st.floats(0.1, 10))
-def test_probabilities_of_all_actions_sum_to_one_and_entropy_is_bounded(logits, temperature):
+def test_probabilities_of_all_actions_sum_to_one_and_entropy_is_bounded(
+    logits, temperature
+):
     z = torch.tensor(logits, dtype=torch.float64)
     n = len(logits)
     every = ops.token_logps(z.expand(n, n), torch.arange(n), temperature=temperature)

@@ -173,7 +173,9 @@ def test_a_huge_log_ratio_gives_a_finite_loss_and_gradient(dtype, d):
         loss, metrics = ppo_clip(one * d, one * 0, one * advantage, one.bool())
         assert loss.isfinite() and loss.dtype == dtype
         assert all(math.isfinite(v) for v in metrics.values())
-        got = slope(lambda x, a=advantage: ppo_clip(x, one * 0, one * a, one.bool()), one * d)
+        got = slope(
+            lambda x, a=advantage: ppo_clip(x, one * 0, one * a, one.bool()), one * d
+        )
         assert got.isfinite().all()
         if d > 0 and advantage > 0:
             close(loss, -torch.tensor(1.2, dtype=dtype))
@@ -188,7 +190,9 @@ def test_a_ratio_is_held_at_the_root_of_the_largest_float():
     low, _ = ppo_clip(one * -40, one * 0, one, one.bool())
     assert -low.item() == pytest.approx(math.exp(-40), rel=1e-4)
     floor, _ = ppo_clip(one * -500, one * 0, one, one.bool())
-    assert -floor.item() == pytest.approx(torch.finfo(torch.float32).max ** -0.5, rel=1e-4)
+    assert -floor.item() == pytest.approx(
+        torch.finfo(torch.float32).max ** -0.5, rel=1e-4
+    )
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
@@ -313,7 +317,9 @@ def test_nan_where_the_mask_is_true_is_refused_by_name(loss, name, refuses):
     args = dict(LOSSES[loss])
     args[name] = args[name].clone()
     args[name][0, 2] = NAN
-    with refuses(f"{name}: got NaN at index (0, 2), wanted no NaN where the mask is True"):
+    with refuses(
+        f"{name}: got NaN at index (0, 2), wanted no NaN where the mask is True"
+    ):
         loss(**args, mask=MASK)
 
 
@@ -326,9 +332,7 @@ def test_a_wrong_shape_is_refused_by_name(loss, name, refuses):
         loss(**{**args, name: [1.0]}, mask=MASK)
 
 
-@pytest.mark.parametrize(
-    ("loss", "name"), [e for e in EVERY if e[1] not in ("logps",)]
-)
+@pytest.mark.parametrize(("loss", "name"), [e for e in EVERY if e[1] not in ("logps",)])
 def test_data_that_is_not_finite_is_refused_by_name(loss, name, refuses):
     args = dict(LOSSES[loss])
     args[name] = args[name].clone()
@@ -368,7 +372,9 @@ def test_one_number_a_completion_needs_one_for_each(loss, refuses):
         loss(**args, mask=MASK)
     flat = {name: x[0] for name, x in LOSSES[loss].items()}
     want = loss(**{n: x[:1] for n, x in LOSSES[loss].items()}, mask=MASK[:1])[0]
-    close(loss(**flat, mask=MASK[0])[0], want)  # a row without its batch axis: per token
+    close(
+        loss(**flat, mask=MASK[0])[0], want
+    )  # a row without its batch axis: per token
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -440,7 +446,10 @@ def test_grpo_on_hand_worked_numbers():
     want = -((0.5 + 1.1 + 1.2) / 3 - 1.5) / 2
     loss, metrics = pg.grpo(NEW, OLD, None, advantages, B2)
     close(loss, scalar(want))
-    assert metrics["clip_fraction"] == 0.75 and set(metrics) == {"clip_fraction", "approx_kl"}
+    assert metrics["clip_fraction"] == 0.75 and set(metrics) == {
+        "clip_fraction",
+        "approx_kl",
+    }
     ref = torch.where(B2, NEW - 0.3, NAN)
     k = math.exp(-0.3) - 1 + 0.3  # k3 of a log-ratio of .3, on every token
     loss, metrics = pg.grpo(NEW, OLD, ref, advantages, B2, beta=0.5)
@@ -500,7 +509,9 @@ def test_dapo_leaves_more_room_upwards():
     loss, metrics = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask)
     close(loss, scalar(-(1.25 + 1.28 - 0.8 - 0.85) / 4))
     assert metrics["clip_fraction"] == 0.5
-    loss, _ = pg.dapo(logps, zeros, f64([1, 1, -1, -1]), mask, clip_low=0.1, clip_high=0.2)
+    loss, _ = pg.dapo(
+        logps, zeros, f64([1, 1, -1, -1]), mask, clip_low=0.1, clip_high=0.2
+    )
     close(loss, scalar(-(1.2 + 1.2 - 0.9 - 0.9) / 4))
 
 
@@ -578,7 +589,9 @@ def expected_slope(loss, rows, policy, credit):
     old = logps.detach()
     law = exact.completion_logps(policy, rows).detach().exp()
     each = [
-        loss(logps[k : k + 1], old[k : k + 1], credit[k : k + 1], rows.mask[k : k + 1])[0]
+        loss(logps[k : k + 1], old[k : k + 1], credit[k : k + 1], rows.mask[k : k + 1])[
+            0
+        ]
         for k in range(len(rows))
     ]
     return exact.gradient((law * torch.stack(each)).sum(), policy)
@@ -627,7 +640,9 @@ def test_no_garbage_behind_the_mask_reaches_a_loss(name, unmoved):
     unmoved(lambda x: loss(x, clean, credit, B2)[0], new, B2)
     for dirt in (NAN, math.inf, 1e30):
         old = clean.masked_fill(~B2, dirt)
-        assert torch.equal(loss(new, old, credit, B2)[0], loss(new, clean, credit, B2)[0])
+        assert torch.equal(
+            loss(new, old, credit, B2)[0], loss(new, clean, credit, B2)[0]
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -675,9 +690,13 @@ def test_the_others_allow_an_empty_row(name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_makes_no_sense_is_refused(name, refuses):
     loss = ALL[name]
-    with refuses("logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+    with refuses(
+        "logps: got NaN at index (0, 0), wanted no NaN where the mask is True"
+    ):
         loss(NEW * NAN, OLD, f64(1, 1), B2)
-    with refuses("old_logps: got NaN at index (0, 0), wanted no NaN where the mask is True"):
+    with refuses(
+        "old_logps: got NaN at index (0, 0), wanted no NaN where the mask is True"
+    ):
         loss(NEW, OLD * NAN, f64(1, 1), B2)
 
 
@@ -704,3 +723,71 @@ def test_a_knob_at_zero_is_refused(name, knob, refuses):
 def test_a_length_below_one_is_refused(refuses):
     with refuses("length: got 0, wanted an int of at least 1"):
         pg.dr_grpo(NEW, OLD, f64(1, 1), B2, length=0)
+
+
+# ---------------------------------------------------------------- half precision
+
+FULL = ALL | {
+    "grpo, beta": lambda new, old, a, m: pg.grpo(new, old, old, a, m, beta=0.5)
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("d", [-8.0, -6.0, -0.5, 0.125, 5.75, 6.0, 8.0])
+def test_in_half_precision_a_loss_is_that_of_float64_rounded(name, dtype, d):
+    new = torch.tensor([[-9.0, -9.0, -9.0], [-9.0, -9.0, -9.0]]) + max(d, 0)
+    old = new - torch.tensor([[d, 0.0, 0.25], [0.0, d, 7.0]])
+    mask = torch.tensor([[T, T, T], [T, T, F]])
+    for credit in (torch.tensor([1.0, -1.5]), torch.tensor([-1.0, 2.0])):
+        results = []
+        for kind in (dtype, torch.float64):
+            x, y, a = (t.to(dtype).to(kind) for t in (new, old, credit))
+            value, metrics = FULL[name](x, y, a, mask)
+            assert value.dtype == kind
+            grad = slope(lambda x, y=y, a=a: FULL[name](x, y, a, mask), x)
+            results.append((value, grad, metrics))
+        (value, grad, metrics), (want, want_grad, want_metrics) = results
+        eps = torch.finfo(dtype).eps
+        assert value.isfinite() and grad.isfinite().all()
+        assert_close(value.double(), want, rtol=eps, atol=eps / 100)
+        assert_close(grad.double(), want_grad, rtol=2 * eps, atol=eps / 100)
+        assert metrics == pytest.approx(want_metrics, rel=eps, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_many_half_precision_tokens_does_not_overflow(dtype):
+    mask = torch.ones(4, 100).bool()
+    new = torch.full((4, 100), -1.0, dtype=dtype)
+    loss, _ = ppo_clip(new, new - 7, -torch.ones(4, dtype=dtype), mask)
+    eps = torch.finfo(dtype).eps
+    assert loss.item() == pytest.approx(math.exp(7), rel=eps)  # 400 of them: 438,653
+    value, _ = clipped_value(300 + new, new, 0 * new, mask)  # 299² is beyond float16
+    assert value.item() == pytest.approx(299**2 / 2, rel=2 * eps)
+    credit = torch.tensor([800.0, 800.0, -800.0, -800.0], dtype=dtype)
+    loss, _ = reinforce(new, credit, mask)  # rows of 80,000 that cancel
+    assert loss.item() == 0
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("name", [*FULL, "reinforce"])
+def test_a_loss_waits_for_the_device_twice(name, syncs):
+    """Once to see that all is well, once for the metrics."""
+    loss = FULL.get(name, lambda new, old, a, m: reinforce(new, a, m))
+    assert syncs(lambda: loss(NEW, OLD, f64(1, -1), B2)) == 2
+
+
+def test_a_value_loss_waits_for_the_device_twice(syncs):
+    assert syncs(lambda: clipped_value(**VALUES, mask=MASK)) == 2
+
+
+@pytest.mark.parametrize("clip_high", [0.3, 0.9])
+def test_a_cispo_clip_below_one_counts_true_tokens_only(clip_high):
+    ratio = f64([0.5, 2.0, 9], [1.0, 9, 9])
+    mask = torch.tensor([[T, T, F], [T, F, F]])
+    zeros = torch.zeros(2, 3).double()
+    _, metrics = pg.cispo(ratio.log(), zeros, f64(1, 1), mask, clip_high=clip_high)
+    want = {0.3: 1, 0.9: 2 / 3}[clip_high]
+    assert metrics["clip_fraction"] == pytest.approx(want)

@@ -176,7 +176,11 @@ def test_the_loss_is_not_negative_and_blind_to_a_constant_per_pair(rows, beta, s
 
 # ---------------------------------------------------------------- the relatives
 
-H = (3.0, -2.0, 0.0)  # of PAIRS; log-ratios of the chosen 2, -1, 1, of the rejected -1, 1, 1
+H = (
+    3.0,
+    -2.0,
+    0.0,
+)  # of PAIRS; log-ratios of the chosen 2, -1, 1, of the rejected -1, 1, 1
 R_W, R_L = (2.0, -1.0, 1.0), (-1.0, 1.0, 1.0)
 
 
@@ -271,7 +275,9 @@ def test_conservative_dpo_is_least_where_the_model_doubts_as_much_as_the_labels(
     def slope(margin):
         x = scalar(margin).requires_grad_()
         zero = f64(0)
-        loss, _ = preference.cdpo(x[None], zero, zero, zero, beta=1, label_smoothing=0.2)
+        loss, _ = preference.cdpo(
+            x[None], zero, zero, zero, beta=1, label_smoothing=0.2
+        )
         return torch.autograd.grad(loss, x)[0].item()
 
     assert slope(math.log(0.8 / 0.2)) == pytest.approx(0, abs=1e-12)
@@ -311,7 +317,10 @@ def test_simpo_by_hand():
     })  # fmt: skip
     default = preference.simpo(MEAN_W, MEAN_L)[0]
     assert torch.equal(default, preference.simpo(MEAN_W, MEAN_L, beta=2, gamma=0.5)[0])
-    close(preference.simpo(MEAN_W, MEAN_L, gamma=0)[0], scalar((nll(2) + nll(-1) + nll(0)) / 3))
+    close(
+        preference.simpo(MEAN_W, MEAN_L, gamma=0)[0],
+        scalar((nll(2) + nll(-1) + nll(0)) / 3),
+    )
 
 
 def test_orpo_by_hand(grad_of):
@@ -330,7 +339,8 @@ def test_orpo_by_hand(grad_of):
         "margin": 0.05,
     })  # fmt: skip
     assert torch.equal(
-        preference.orpo(MEAN_W, MEAN_L)[0], preference.orpo(MEAN_W, MEAN_L, weight=0.1)[0]
+        preference.orpo(MEAN_W, MEAN_L)[0],
+        preference.orpo(MEAN_W, MEAN_L, weight=0.1)[0],
     )
     up, down = grad_of(lambda *x: preference.orpo(*x, weight=0.3)[0], MEAN_W, MEAN_L)
     p, q = MEAN_W.exp(), MEAN_L.exp()
@@ -410,7 +420,9 @@ def test_kto_by_hand():
     })  # fmt: skip
     knobs = {"weight_desirable": 0.3, "weight_undesirable": 1.7}
     weighed = 0.3 * (each[0] + each[1]) + 1.7 * (each[2] + each[3])
-    close(preference.kto(LOGPS, REF, GOOD, 0.3, beta=0.5, **knobs)[0], scalar(weighed / 4))
+    close(
+        preference.kto(LOGPS, REF, GOOD, 0.3, beta=0.5, **knobs)[0], scalar(weighed / 4)
+    )
     defaults = {"beta": 0.1, "weight_desirable": 1.0, "weight_undesirable": 1.0}
     plain = preference.kto(LOGPS, REF, GOOD, 0.3)[0]
     assert torch.equal(plain, preference.kto(LOGPS, REF, GOOD, 0.3, **defaults)[0])
@@ -423,7 +435,9 @@ def test_kto_takes_its_level_from_mismatched_pairs_never_below_0_without_gradien
     logps = LOGPS.clone().requires_grad_()
     ref = REF.clone().requires_grad_()
     loss, _ = preference.kto(logps, ref, GOOD, level, beta=0.5)
-    assert torch.equal(loss.detach(), preference.kto(LOGPS, REF, GOOD, 0.3, beta=0.5)[0])
+    assert torch.equal(
+        loss.detach(), preference.kto(LOGPS, REF, GOOD, 0.3, beta=0.5)[0]
+    )
     loss.backward()
     assert level.grad is None and ref.grad is None
     s = [sigma(0.5 * x) for x in (2 - 0.3, -1 - 0.3, 0.3 - 0.5, 0.3 + 2)]
@@ -438,8 +452,12 @@ def test_kto_tells_nothing_of_rows_that_are_not_there():
     assert metrics == pytest.approx({"accuracy": 0.5, "rejected_reward": -0.375})
     above = preference.kto(f64(1), f64(0.75), torch.tensor([True]), 0.2)[1]
     assert above["accuracy"] == 1
-    assert preference.kto(f64(1), f64(0.5), torch.tensor([True]), 0.5)[1]["accuracy"] == 0
-    assert preference.kto(f64(1), f64(0.5), torch.tensor([False]), 0.5)[1]["accuracy"] == 0
+    assert (
+        preference.kto(f64(1), f64(0.5), torch.tensor([True]), 0.5)[1]["accuracy"] == 0
+    )
+    assert (
+        preference.kto(f64(1), f64(0.5), torch.tensor([False]), 0.5)[1]["accuracy"] == 0
+    )
 
 
 def test_kto_stays_finite_far_away(grad_of):
@@ -497,3 +515,17 @@ def test_with_all_pairs_dpos_relatives_order_answers_as_their_reward_does(seeded
             optimiser.step()
         gained = logits.detach().log_softmax(0) - ref
         assert (gained.diff() > 0).all(), name
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_loss_on_pairs_waits_for_the_device_twice(name, syncs):
+    """Once to see that all is well, once for the metrics."""
+    assert syncs(lambda: getattr(preference, name)(*PAIRS)) == 2
+
+
+@pytest.mark.parametrize("name", ["simpo", "orpo"])
+def test_a_loss_without_a_reference_waits_for_the_device_three_times(name, syncs):
+    assert syncs(lambda: getattr(preference, name)(CHOSEN, REJECTED)) == 3

@@ -206,7 +206,7 @@ def sapo(
     _, log_ratio, weights = per_token(
         logps, old_logps, advantages, mask, every_row=True
     )
-    tau = torch.full_like(weights, tau_negative)
+    tau = torch.full_like(log_ratio, tau_negative)
     tau = tau.masked_fill(weights > 0, tau_positive)
     gate = torch.sigmoid(tau * (log_ratio.exp() - 1)) * 4 / tau
     metrics = ratio_metrics(log_ratio, mask, 0, math.inf)
