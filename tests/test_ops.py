@@ -87,6 +87,12 @@ def test_the_mean_of_many_halves_does_not_overflow_and_is_rounded_once(dtype):
     assert_close(white.double(), x.double() - 2, rtol=0, atol=1e-4)
 
 
+def test_a_mean_of_something_infinite_is_infinite():
+    x = torch.tensor([[1.0, -math.inf, NAN], [2.0, NAN, NAN]])
+    for name in ("masked_mean", "sequence_mean", "token_mean", "fixed_length_mean"):
+        assert MEANS[name](x, MASK).item() == -math.inf
+
+
 def test_masked_mean_over_everything_and_along_an_axis():
     assert ops.masked_mean(X, MASK).item() == 13 / 3  # (1 + 2 + 10) / 3
     assert ops.masked_mean(X, MASK, dim=1).tolist() == [1.5, 10]  # (1 + 2)/2, 10/1

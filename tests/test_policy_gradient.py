@@ -769,6 +769,23 @@ def test_the_mean_of_many_half_precision_tokens_does_not_overflow(dtype):
     assert loss.item() == 0
 
 
+# ---------------------------------------------------------------- infinite surprise
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"cispo"}))
+def test_a_token_that_the_policy_forbids_leaves_the_loss_finite(name):
+    """Its ratio is 0, as nearly as can be: the log-ratio is held."""
+    new = NEW.clone()
+    new[0, 1] = -math.inf
+    value, metrics = ALL[name](new, OLD, f64(1, -1), B2)
+    assert value.isfinite() and all(math.isfinite(m) for m in metrics.values())
+
+
+def test_a_token_that_the_policy_forbids_costs_reinforce_everything():
+    loss, metrics = reinforce(LOGPS - math.inf, f64(1, 1), MASK)
+    assert loss.item() == math.inf and metrics == {"nll": math.inf}
+
+
 # ---------------------------------------------------------------- what it costs
 
 
