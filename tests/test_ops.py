@@ -87,6 +87,13 @@ def test_the_mean_of_many_halves_does_not_overflow_and_is_rounded_once(dtype):
     assert_close(white.double(), x.double() - 2, rtol=0, atol=1e-4)
 
 
+def test_the_mean_of_verdicts_is_a_float():
+    right = torch.tensor([[T, F, T], [F, T, T]])
+    for name in ("masked_mean", "token_mean"):
+        assert MEANS[name](right, MASK).item() == pytest.approx(1 / 3)
+        assert MEANS[name](right.long(), MASK).item() == pytest.approx(1 / 3)
+
+
 def test_a_mean_of_something_infinite_is_infinite():
     x = torch.tensor([[1.0, -math.inf, NAN], [2.0, NAN, NAN]])
     for name in ("masked_mean", "sequence_mean", "token_mean", "fixed_length_mean"):
