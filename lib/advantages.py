@@ -84,13 +84,12 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     """
     rewards = _group(rewards)
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
-    return _zero_where_equal(rewards - others, rewards)
+    return (rewards - others).masked_fill(_equal(rewards), 0)
 
 
 def group_centred(rewards: Tensor) -> Tensor:
     """r - mean of the group (Dr. GRPO; Liu et al. 2025): (P, G) -> (P, G)."""
-    rewards = _group(rewards)
-    return _zero_where_equal(rewards - rewards.mean(1, keepdim=True), rewards)
+    return _centred(_group(rewards))
 
 
 def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
@@ -100,7 +99,9 @@ def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:
     """
     require.non_negative("eps", eps)
     rewards = _group(rewards)
-    return group_centred(rewards) / _spread(rewards, eps)
+    centred = _centred(rewards)
+    spread = rewards.std(1, keepdim=True) + eps
+    return centred / spread.masked_fill(_equal(rewards), 1)  # 0 / 1 whatever eps
 
 
 def group_relative_success(rewards: Tensor) -> Tensor:
@@ -123,13 +124,12 @@ def _group(rewards: Tensor) -> Tensor:
     return rewards.to(torch.result_type(rewards, 1.0))
 
 
-def _zero_where_equal(advantages: Tensor, rewards: Tensor) -> Tensor:
-    """A mean of equal numbers can miss them by a rounding; their advantage is 0."""
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return advantages.masked_fill(equal, 0)
+def _centred(rewards: Tensor) -> Tensor:
+    """r - mean; a mean of equal numbers can miss them by a rounding, so theirs is 0."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred.masked_fill(_equal(rewards), 0)
 
 
-def _spread(rewards: Tensor, eps: float) -> Tensor:
-    """(P, 1) sample standard deviation + eps; 1 for a group of equals, whatever eps."""
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return (rewards.std(1, keepdim=True) + eps).masked_fill(equal, 1)
+def _equal(rewards: Tensor) -> Tensor:
+    """(P, 1): a group of equal rewards."""
+    return (rewards == rewards[:, :1]).all(1, keepdim=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.ops import masked
+from lib.ops import fill_masked, narrow, wide
 
 NEAR = 0.01  # |d| below which k3 is summed as a series
 
@@ -41,16 +41,25 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     negative.
 
     As a loss its expected gradient is that of the *other* direction, KL(ref ‖ π). Near
-    d = 0 the formula would cancel (1 - 1), so there its series is summed. Below half of
-    what `exp` can hold d is held fixed, so that value and gradient stay finite.
+    d = 0 the formula would cancel (1 - 1), so there its series is summed. Below
+    -`exp_limit` d is held fixed, so that value and gradient stay finite.
     """
-    d = _log_ratio(logps, ref_logps)
-    d = d.clamp(min=-math.log(torch.finfo(d.dtype).max) / 2)
+    d = wide(_log_ratio(logps, ref_logps))
+    d = d.clamp(min=-exp_limit(logps.dtype))
     near = d.clamp(-NEAR, NEAR)
     series = torch.ones_like(d)  # 2 (exp(-d) - 1 + d) / d², innermost term first
     for k in (6, 5, 4, 3):
         series = 1 - near / k * series
-    return torch.where(d.abs() < NEAR, near**2 / 2 * series, torch.expm1(-d) + d)
+    each = torch.where(d.abs() < NEAR, near**2 / 2 * series, torch.expm1(-d) + d)
+    return narrow(each, logps)
+
+
+def exp_limit(dtype: torch.dtype) -> float:
+    """How far from 0 a log-ratio may be: half of what `exp` can hold, so that products
+    stay finite; all of it (11.09) in float16, where half of it does occur.
+    """
+    limit = math.log(torch.finfo(dtype).max)
+    return limit if dtype == torch.float16 else limit / 2
 
 
 def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
@@ -81,17 +90,16 @@ def penalised_rewards(
     gradient, 0 behind the mask. `ref_logps` may be None when beta is 0.
     """
     require.non_negative("beta", beta)
-    now = masked(logps, mask, "logps").detach()
-    require.finite("logps", logps, mask)
-    require.every_row_true(mask)
+    data = {"ref_logps": ref_logps} if beta else {}
+    now, *ref = fill_masked(
+        mask, logps=logps, **data, infinite="ref_logps", every_row=True
+    )
     require.tensor("scores", scores, mask.shape[:-1])
     require.finite("scores", scores)
     last = mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)  # no True comes after it
     given = scores.detach().to(now.dtype).unsqueeze(-1)  # (B, 1)
     rewards = torch.where(last, given, 0)  # (B, T)
-    if beta == 0:
-        return rewards
-    return rewards + beta * (masked(ref_logps, mask, "ref_logps").detach() - now)
+    return rewards + beta * (ref[0] - now).detach() if ref else rewards
 
 
 def optimal_policy(ref_logps: Tensor, rewards: Tensor, *, beta: float) -> Tensor:
@@ -126,7 +134,7 @@ def best_of_n_policy(ref_logps: Tensor, rewards: Tensor, n: int) -> Tensor:
     """Log-probabilities of "draw n from ref, keep the best", exactly: (K,), (K,) -> (K,).
 
     The best reward is at most r with probability F(r)ⁿ, so it is r with F(r)ⁿ - F(<r)ⁿ;
-    completions that tie share this in proportion to ref. Computed in float64.
+    completions that tie share this in proportion to ref. Computed in float64, by logs.
     """
     require.count("n", n)
     normalised("ref_logps", ref_logps)
@@ -135,13 +143,17 @@ def best_of_n_policy(ref_logps: Tensor, rewards: Tensor, n: int) -> Tensor:
     require.finite("rewards", rewards)
     levels, level = rewards.unique(return_inverse=True)  # (L,) ascending, (K,)
     exact = ref_logps.double()
-    mass = torch.zeros_like(levels, dtype=exact.dtype).index_add(0, level, exact.exp())
-    total = mass.cumsum(0)  # (L,) F at each level
-    share = mass / total  # of a level among all up to it
-    none_here = n * torch.log1p(-share)  # log of (F(<r) / F(r))ⁿ
-    best = n * (total / total[-1]).log() + torch.log(-torch.expm1(none_here))  # (L,)
-    logps = exact + (best - mass.log())[level]
-    return logps.masked_fill(mass[level] == 0, -torch.inf).to(ref_logps.dtype)
+    most = exact.new_full(levels.shape, -torch.inf)
+    most = most.scatter_reduce(0, level, exact, "amax").nan_to_num(neginf=0)
+    mass = torch.zeros_like(most).index_add(0, level, (exact - most[level]).exp())
+    mass = mass.log() + most  # (L,) log of a level's probability,
+    total = mass.logcumsumexp(0)  # of F at each level,
+    share = mass - total  # and of the former in the latter
+    here = torch.log(-torch.expm1(n * torch.log1p(-share.exp())))  # 1 - (F(<r) / F(r))ⁿ
+    here = torch.where(share < -80, share + math.log(n), here)  # n · share, if tiny
+    best = n * (total - total[-1]) + here
+    logps = exact + (best - mass)[level]
+    return logps.masked_fill(exact == -torch.inf, -torch.inf).to(ref_logps.dtype)
 
 
 class AdaptiveKL:

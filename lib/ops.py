@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lib import require
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def masked(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     """`x` where the mask is True, 0 elsewhere, in value and in gradient.
@@ -25,16 +27,38 @@ def masked(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     return x.masked_fill(~mask, 0)
 
 
+def fill_masked(
+    mask: Tensor, *, infinite: str = "", every_row: bool = False, **named: Tensor
+) -> list[Tensor]:
+    """`masked` for many, which must be finite too (but for the one named by `infinite`).
+
+    Refuses a mask without any True, with `every_row` a row without one. One look at the
+    device (one host sync) sees whether all is well; only if not, more name what is not.
+    """
+    for name, x in named.items():
+        require.mask_of(x, mask, name)
+    filled = [x.masked_fill(~mask, 0) for x in named.values()]
+    wrong = [~(mask.any(-1).all() if every_row else mask.any())]
+    for name, x in zip(named, filled, strict=True):
+        x = x.detach()
+        wrong.append((x.isnan() if name == infinite else x * 0).any())  # 0 · inf is NaN
+    if torch.stack(wrong).any():
+        for name, x in named.items():
+            require.no_nan(name, x, mask)
+            if name != infinite:
+                require.finite(name, x, mask)
+        require.every_row_true(mask) if every_row else require.some_true(mask)
+    return filled
+
+
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum over True / count of True, over all axes or along `dim`.
 
     Refuses a mask that leaves nothing to average (anywhere along `dim`).
     """
-    total, count = masked(x, mask).sum(dim), mask.sum(dim)
-    if (count == 0).any():
-        along = "at all" if dim is None else f"along dim {dim}"
-        require.refuse("mask", f"no True {along}", "at least one True to average")
-    return total / count
+    filled = masked(x, mask)
+    require.some_true(mask, dim)
+    return narrow(filled_mean(filled, mask, dim), x)
 
 
 def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -42,9 +66,8 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     A token in a short row weighs more than one in a long row. x, mask: (B, T).
     """
-    require.mask_of(x, mask)
-    require.every_row_true(mask)
-    return masked_mean(x, mask, dim=-1).mean()
+    (filled,) = fill_masked(mask, x=x, infinite="x", every_row=True)
+    return narrow(filled_mean(filled, mask, -1).mean(), x)
 
 
 def token_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -53,7 +76,8 @@ def token_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     Every token weighs the same, so a long row weighs more. x, mask: (B, T).
     """
-    return masked_mean(x, mask)
+    (filled,) = fill_masked(mask, x=x, infinite="x")
+    return narrow(filled_mean(filled, mask), x)
 
 
 def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
@@ -62,9 +86,13 @@ def fixed_length_mean(x: Tensor, mask: Tensor, *, length: int) -> Tensor:
     The divisor is constant: a token's weight depends on no length. x, mask: (B, T).
     """
     require.count("length", length)
-    total = masked(x, mask).sum()
-    require.some_true(mask)
-    return total / (mask[..., 0].numel() * length)
+    (filled,) = fill_masked(mask, x=x, infinite="x")
+    return narrow(wide(filled).sum() / (mask[..., 0].numel() * length), x)
+
+
+def filled_mean(filled: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """`masked_mean` of what is known to be sound, and 0 where the mask is False."""
+    return wide(filled).sum(dim) / mask.sum(dim)
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
@@ -73,7 +101,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     The variance is the sample variance (ddof 1), so two True entries are needed.
     `shift_mean=False` adds the mean back: the scale changes, the centre stays.
     """
-    filled = masked(x, mask)
+    filled = wide(masked(x, mask))
     count = mask.sum()
     if count < 2:
         require.refuse(
@@ -82,7 +110,23 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     mean = filled.sum() / count
     centred = (filled - mean).masked_fill(~mask, 0)
     scaled = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
-    return scaled if shift_mean else (scaled + mean).masked_fill(~mask, 0)
+    return narrow(scaled if shift_mean else (scaled + mean).masked_fill(~mask, 0), x)
+
+
+def wide(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, in which their sums and products are taken."""
+    return x.float() if x.dtype in HALVES else x
+
+
+def narrow(x: Tensor, like: Tensor) -> Tensor:
+    """Back to float16 or bfloat16, if what went in was one."""
+    return x.to(like.dtype) if like.dtype in HALVES else x
+
+
+def to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as floats, in one transfer from the device."""
+    numbers = torch.stack([*metrics.values()]).tolist()
+    return dict(zip(metrics, numbers, strict=True))
 
 
 def token_logps(logits: Tensor, actions: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -78,10 +78,11 @@ def mask_of(x: Tensor, mask: object, name: str = "x") -> None:
         )
 
 
-def some_true(mask: Tensor) -> None:
-    """The mask has at least one True: a mean over nothing is no number."""
-    if not mask.any():
-        refuse("mask", "no True at all", "at least one True")
+def some_true(mask: Tensor, dim: int | None = None) -> None:
+    """A True somewhere (or all along `dim`): a mean over nothing is no number."""
+    if not (mask.any() if dim is None else mask.any(dim).all()):
+        along = "at all" if dim is None else f"along dim {dim}"
+        refuse("mask", f"no True {along}", "at least one True to average")
 
 
 def every_row_true(mask: Tensor) -> None:
@@ -104,6 +105,18 @@ def finite(name: str, x: Tensor, mask: Tensor | None = None) -> None:
     if bad.any():
         at = _first(bad)
         refuse(name, f"{x[at].item()} at index {at}", "finite numbers")
+
+
+def alike(wanted: str, axes: int, **named: Tensor) -> None:
+    """Finite tensors of so many axes and one shape, not empty; one look at the device."""
+    for name, x in named.items():
+        tensor(name, x)
+        if x.ndim != axes or x.numel() == 0:
+            refuse(name, f"shape {tuple(x.shape)}", wanted)
+        tensor(name, x, next(iter(named.values())).shape)
+    if (torch.stack([*named.values()]).detach() * 0).any():  # 0 · inf is NaN
+        for name, x in named.items():
+            finite(name, x)
 
 
 def integers(name: str, x: Tensor, below: int) -> None:

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 GARBAGE = (float("nan"), float("inf"), -float("inf"), 1e30)
 BY_IMPORTS = (
@@ -99,3 +100,38 @@ def unmoved(grad_of: Callable) -> Callable[..., None]:
         assert (~mask).any() and (slope[mask] != 0).any()
 
     return check
+
+
+class _Syncs(TorchFunctionMode):
+    """Counts what makes a GPU's host wait: every number, list or index read from it."""
+
+    READS = {"item", "tolist", "nonzero", "numpy", "unique", "masked_select", "cpu"} | {
+        "__bool__", "__int__", "__float__", "__index__", "__format__", "__contains__",
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        by_mask = name == "__getitem__" and _holds_a_mask(args[1])
+        self.count += name in self.READS or by_mask
+        return function(*args, **(kwargs or {}))
+
+
+def _holds_a_mask(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(p, Tensor) and p.dtype == torch.bool for p in parts)
+
+
+@pytest.fixture
+def syncs() -> Callable[[Callable[[], Any]], int]:
+    """`syncs(f)`: how often f() would wait for the device."""
+
+    def count(function: Callable[[], Any]) -> int:
+        with _Syncs() as mode:
+            function()
+        return mode.count
+
+    return count

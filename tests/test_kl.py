@@ -113,6 +113,27 @@ def test_k3_is_finite_for_any_log_ratio(dtype, grad_of):
     assert slope[-1] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_k3_in_half_precision_is_that_of_float64_rounded(dtype, grad_of):
+    d = torch.linspace(-8, 8, 33).to(dtype)
+    got, (slope,) = kl.k3(d, 0 * d), grad_of(kl.k3, d, 0 * d)[:1]
+    assert got.dtype == slope.dtype == dtype
+    want = torch.expm1(-d.double()) + d.double()
+    assert_close(got.double(), want, rtol=torch.finfo(dtype).eps, atol=0)
+    want = -torch.expm1(-d.double())
+    assert_close(slope.double(), want, rtol=torch.finfo(dtype).eps, atol=0)
+    far = torch.tensor([-200.0, -5000.0], dtype=dtype)
+    assert kl.k3(far, 0 * far).isfinite().all()
+    assert grad_of(kl.k3, far, 0 * far)[0].tolist() == [0, 0]
+
+
+def test_a_log_ratio_may_go_as_far_as_half_of_exp_and_in_float16_all_of_it():
+    assert kl.exp_limit(torch.float32) == pytest.approx(44.36, abs=0.01)
+    assert kl.exp_limit(torch.bfloat16) == pytest.approx(44.36, abs=0.01)
+    assert kl.exp_limit(torch.float64) == pytest.approx(354.89, abs=0.01)
+    assert math.exp(kl.exp_limit(torch.float16)) == pytest.approx(65504)
+
+
 def test_the_estimators_are_infinite_where_the_reference_is_zero(grad_of):
     for estimator in (kl.k1, kl.k2, kl.k3):
         assert estimator(f64(-1.0), f64(-INF)).item() == INF
@@ -426,6 +447,26 @@ def test_best_of_n_is_exact_where_probabilities_are_tiny():
     assert got[1].item() == pytest.approx(math.log(4 * tiny), abs=1e-9)
     low = kl.best_of_n_policy(p.log(), f64(1, 0), 4)
     assert low[1].item() == pytest.approx(4 * math.log(tiny), abs=1e-9)
+
+
+def test_best_of_n_is_finite_where_the_reference_underflows():
+    ref = f64(0.0, -800.0, -2000.0)  # exp(-800) is 0 in float64
+    best = kl.best_of_n_policy(ref, f64(0, 1, 2), 4)
+    # so rare that each of 4 draws adds its own chance: p(best) = 4p
+    close(best[1:], f64(math.log(4) - 800, math.log(4) - 2000))
+    worst = kl.best_of_n_policy(ref, f64(2, 1, 0), 4)
+    # all four draws must be no better: p⁴, and for the one in the middle q⁴ - p⁴ = q⁴
+    close(worst, f64(0, -3200, -8000))
+    tied = kl.best_of_n_policy(f64(0.0, -800.0, -801.0), f64(0, 1, 1), 4)
+    close(tied[1:], f64(math.log(4) - 800, math.log(4) - 801))
+    never = kl.best_of_n_policy(f64(-INF, 0.0, -800.0), f64(0, 1, 2), 4)
+    assert never[0] == -INF and never[2].item() == pytest.approx(math.log(4) - 800)
+
+
+@pytest.mark.parametrize("exponent", [-70.0, -79.9, -80.1, -90.0])
+def test_best_of_n_is_smooth_where_its_formula_changes(exponent):
+    best = kl.best_of_n_policy(f64(0.0, exponent), f64(0, 1), 1000)
+    close(best[1], scalar(math.log(1000) + exponent))  # 1 - (1 - p)ⁿ = np at p ≪ 1/n
 
 
 def test_best_of_n_keeps_the_dtype_and_carries_no_gradient():

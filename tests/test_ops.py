@@ -41,6 +41,65 @@ def test_kept_fills_with_zero_and_names_what_it_refuses(refuses):
         ops.masked(X, MASK[:, 0], "logps")
 
 
+def test_several_are_filled_at_once_and_only_one_of_them_may_be_infinite(refuses):
+    y = torch.tensor([[-math.inf, 5.0, NAN], [7.0, NAN, math.inf]])
+    filled = ops.fill_masked(MASK, x=X, y=y, infinite="y")
+    assert [f.tolist() for f in filled] == [
+        [[1, 2, 0], [10, 0, 0]],
+        [[-math.inf, 5, 0], [7, 0, 0]],
+    ]
+    with refuses("y: got -inf at index (0, 0), wanted finite numbers"):
+        ops.fill_masked(MASK, x=X, y=y, infinite="x")
+    with refuses("y: got NaN at index (0, 2), wanted no NaN where the mask is True"):
+        ops.fill_masked(MASK | T, x=X.nan_to_num(), y=y, infinite="y")
+    with refuses("y: got shape (3,), wanted shape (2, 3)"):
+        ops.fill_masked(MASK, x=X, y=y[0])
+
+
+def test_what_is_filled_wants_a_true_somewhere_or_in_every_row(refuses):
+    mask = torch.tensor([[T, T, F], [F, F, F]])
+    assert len(ops.fill_masked(mask, x=X)) == 1
+    with refuses("mask: got no True in row 1, wanted a True in every row"):
+        ops.fill_masked(mask, x=X, every_row=True)
+    with refuses("mask: got no True at all, wanted at least one True to average"):
+        ops.fill_masked(mask & F, x=X)
+    with refuses("x: got NaN at index (1, 1), wanted no NaN where the mask is True"):
+        ops.fill_masked(torch.tensor([[F, F, F], [F, T, F]]), x=X, every_row=True)
+
+
+def test_metrics_become_floats_whatever_their_types():
+    half, whole = torch.tensor(0.5), torch.tensor(1 / 3, dtype=torch.float64)
+    assert ops.to_floats({"a": half, "b": whole}) == {"a": 0.5, "b": 1 / 3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_many_halves_does_not_overflow_and_is_rounded_once(dtype):
+    x = torch.full((2, 40_000), 3.0, dtype=dtype)  # the sum is beyond float16
+    mask = torch.ones(2, 40_000).bool()
+    means = (ops.masked_mean, ops.sequence_mean, ops.token_mean)
+    for mean in means:
+        assert mean(x, mask).item() == 3 and mean(x, mask).dtype == dtype
+    got = ops.fixed_length_mean(x, mask, length=40_000)
+    assert got.item() == 3 and got.dtype == dtype
+    x[0] = 1
+    white = ops.whiten(x, mask)  # each lies at 1 sample deviation from the mean
+    assert white.dtype == dtype
+    assert_close(white.double(), x.double() - 2, rtol=0, atol=1e-4)
+
+
+def test_the_mean_of_verdicts_is_a_float():
+    right = torch.tensor([[T, F, T], [F, T, T]])
+    for name in ("masked_mean", "token_mean"):
+        assert MEANS[name](right, MASK).item() == pytest.approx(1 / 3)
+        assert MEANS[name](right.long(), MASK).item() == pytest.approx(1 / 3)
+
+
+def test_a_mean_of_something_infinite_is_infinite():
+    x = torch.tensor([[1.0, -math.inf, NAN], [2.0, NAN, NAN]])
+    for name in ("masked_mean", "sequence_mean", "token_mean", "fixed_length_mean"):
+        assert MEANS[name](x, MASK).item() == -math.inf
+
+
 def test_masked_mean_over_everything_and_along_an_axis():
     assert ops.masked_mean(X, MASK).item() == 13 / 3  # (1 + 2 + 10) / 3
     assert ops.masked_mean(X, MASK, dim=1).tolist() == [1.5, 10]  # (1 + 2)/2, 10/1
@@ -106,7 +165,7 @@ def test_a_batch_without_true_is_refused_by_every_mean(refuses):
         ops.sequence_mean(X, nothing)
     with refuses("mask: got no True at all, wanted at least one True to average"):
         ops.token_mean(X, nothing)
-    with refuses("mask: got no True at all, wanted at least one True"):
+    with refuses("mask: got no True at all, wanted at least one True to average"):
         ops.fixed_length_mean(X, nothing, length=3)
 
 

@@ -12,7 +12,6 @@ from lib.losses.pairs import (
     log_rest,
     pair,
     pair_metrics,
-    per_completion,
     share_wrong,
 )
 
@@ -37,8 +36,8 @@ def test_names_in_errors_tell_the_side(refuses):
             log_ratio(name, f64([1]), f64([1]))
         with refuses(f"{second}: got inf at index (0,), wanted finite numbers"):
             log_ratio(name, f64(1), f64(math.inf))
-    with refuses("x: got list, wanted a Tensor"):
-        per_completion("x", [1], "no")
+    with refuses("logps: got list, wanted a Tensor"):
+        log_ratio("", [1], f64(1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -723,3 +723,88 @@ def test_a_knob_at_zero_is_refused(name, knob, refuses):
 def test_a_length_below_one_is_refused(refuses):
     with refuses("length: got 0, wanted an int of at least 1"):
         pg.dr_grpo(NEW, OLD, f64(1, 1), B2, length=0)
+
+
+# ---------------------------------------------------------------- half precision
+
+FULL = ALL | {
+    "grpo, beta": lambda new, old, a, m: pg.grpo(new, old, old, a, m, beta=0.5)
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("d", [-8.0, -6.0, -0.5, 0.125, 5.75, 6.0, 8.0])
+def test_in_half_precision_a_loss_is_that_of_float64_rounded(name, dtype, d):
+    new = torch.tensor([[-9.0, -9.0, -9.0], [-9.0, -9.0, -9.0]]) + max(d, 0)
+    old = new - torch.tensor([[d, 0.0, 0.25], [0.0, d, 7.0]])
+    mask = torch.tensor([[T, T, T], [T, T, F]])
+    for credit in (torch.tensor([1.0, -1.5]), torch.tensor([-1.0, 2.0])):
+        results = []
+        for kind in (dtype, torch.float64):
+            x, y, a = (t.to(dtype).to(kind) for t in (new, old, credit))
+            value, metrics = FULL[name](x, y, a, mask)
+            assert value.dtype == kind
+            grad = slope(lambda x, y=y, a=a: FULL[name](x, y, a, mask), x)
+            results.append((value, grad, metrics))
+        (value, grad, metrics), (want, want_grad, want_metrics) = results
+        eps = torch.finfo(dtype).eps
+        assert value.isfinite() and grad.isfinite().all()
+        assert_close(value.double(), want, rtol=eps, atol=eps / 100)
+        assert_close(grad.double(), want_grad, rtol=2 * eps, atol=eps / 100)
+        assert metrics == pytest.approx(want_metrics, rel=eps, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_many_half_precision_tokens_does_not_overflow(dtype):
+    mask = torch.ones(4, 100).bool()
+    new = torch.full((4, 100), -1.0, dtype=dtype)
+    loss, _ = ppo_clip(new, new - 7, -torch.ones(4, dtype=dtype), mask)
+    eps = torch.finfo(dtype).eps
+    assert loss.item() == pytest.approx(math.exp(7), rel=eps)  # 400 of them: 438,653
+    value, _ = clipped_value(300 + new, new, 0 * new, mask)  # 299² is beyond float16
+    assert value.item() == pytest.approx(299**2 / 2, rel=2 * eps)
+    credit = torch.tensor([800.0, 800.0, -800.0, -800.0], dtype=dtype)
+    loss, _ = reinforce(new, credit, mask)  # rows of 80,000 that cancel
+    assert loss.item() == 0
+
+
+# ---------------------------------------------------------------- infinite surprise
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"cispo"}))
+def test_a_token_that_the_policy_forbids_leaves_the_loss_finite(name):
+    """Its ratio is 0, as nearly as can be: the log-ratio is held."""
+    new = NEW.clone()
+    new[0, 1] = -math.inf
+    value, metrics = ALL[name](new, OLD, f64(1, -1), B2)
+    assert value.isfinite() and all(math.isfinite(m) for m in metrics.values())
+
+
+def test_a_token_that_the_policy_forbids_costs_reinforce_everything():
+    loss, metrics = reinforce(LOGPS - math.inf, f64(1, 1), MASK)
+    assert loss.item() == math.inf and metrics == {"nll": math.inf}
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("name", [*FULL, "reinforce"])
+def test_a_loss_waits_for_the_device_twice(name, syncs):
+    """Once to see that all is well, once for the metrics."""
+    loss = FULL.get(name, lambda new, old, a, m: reinforce(new, a, m))
+    assert syncs(lambda: loss(NEW, OLD, f64(1, -1), B2)) == 2
+
+
+def test_a_value_loss_waits_for_the_device_twice(syncs):
+    assert syncs(lambda: clipped_value(**VALUES, mask=MASK)) == 2
+
+
+@pytest.mark.parametrize("clip_high", [0.3, 0.9])
+def test_a_cispo_clip_below_one_counts_true_tokens_only(clip_high):
+    ratio = f64([0.5, 2.0, 9], [1.0, 9, 9])
+    mask = torch.tensor([[T, T, F], [T, F, F]])
+    zeros = torch.zeros(2, 3).double()
+    _, metrics = pg.cispo(ratio.log(), zeros, f64(1, 1), mask, clip_high=clip_high)
+    want = {0.3: 1, 0.9: 2 / 3}[clip_high]
+    assert metrics["clip_fraction"] == pytest.approx(want)

@@ -515,3 +515,17 @@ def test_with_all_pairs_dpos_relatives_order_answers_as_their_reward_does(seeded
             optimiser.step()
         gained = logits.detach().log_softmax(0) - ref
         assert (gained.diff() > 0).all(), name
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_loss_on_pairs_waits_for_the_device_twice(name, syncs):
+    """Once to see that all is well, once for the metrics."""
+    assert syncs(lambda: getattr(preference, name)(*PAIRS)) == 2
+
+
+@pytest.mark.parametrize("name", ["simpo", "orpo"])
+def test_a_loss_without_a_reference_waits_for_the_device_three_times(name, syncs):
+    assert syncs(lambda: getattr(preference, name)(CHOSEN, REJECTED)) == 3

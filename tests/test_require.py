@@ -125,8 +125,13 @@ def test_a_mask_is_a_bool_tensor_of_the_shape_of_what_it_masks(refuses):
 
 def test_a_mask_without_any_true_is_refused_where_a_mean_is_taken(refuses):
     assert require.some_true(torch.tensor([[F, F], [F, T]])) is None
-    with refuses("mask: got no True at all, wanted at least one True"):
+    wanted = "wanted at least one True to average"
+    with refuses(f"mask: got no True at all, {wanted}"):
         require.some_true(torch.tensor([[F, F]]))
+    columns = torch.tensor([[F, T], [F, T]])
+    assert require.some_true(columns, 1) is None
+    with refuses(f"mask: got no True along dim 0, {wanted}"):
+        require.some_true(columns, 0)
 
 
 def test_a_row_without_true_is_named(refuses):
@@ -162,6 +167,24 @@ def test_the_first_offender_is_the_one_that_is_named(refuses):
     x = torch.tensor([1.0, math.inf, math.nan])
     with refuses("x: got inf at index (1,), wanted finite numbers"):
         require.finite("x", x)
+
+
+def test_tensors_alike_are_finite_and_of_one_shape(refuses):
+    def check(axes=1, **named):
+        return require.alike("what is wanted", axes, **named)
+
+    assert check(x=torch.ones(2), y=torch.ones(2, dtype=torch.int64)) is None
+    assert check(2, x=torch.ones(1, 2)) is None
+    with refuses("y: got float, wanted a Tensor"):
+        check(x=torch.ones(2), y=1.0)
+    for shape in ((), (1, 2), (0,)):
+        with refuses(f"y: got shape {shape}, wanted what is wanted"):
+            check(x=torch.ones(2), y=torch.ones(shape))
+    with refuses("y: got shape (3,), wanted shape (2,)"):
+        check(x=torch.ones(2), y=torch.ones(3))
+    bad = torch.tensor([1.0, -math.inf])
+    with refuses("y: got -inf at index (1,), wanted finite numbers"):
+        check(x=torch.ones(2), y=bad, z=bad)
 
 
 def test_integers_are_integers_below_the_bound(refuses):

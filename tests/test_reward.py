@@ -303,6 +303,12 @@ def test_process_survives_extreme_logits():
         assert process(logits, torch.tensor([[label]]), mask)[0].item() == want
 
 
+def test_a_class_that_process_rules_out_costs_nothing_unless_it_is_the_label():
+    logits, mask = f64([[0, 0, -INF]]), torch.tensor([[T]])
+    close(process(logits, torch.tensor([[0]]), mask)[0], scalar(math.log(2)))
+    assert process(logits, torch.tensor([[2]]), mask)[0].item() == INF
+
+
 def test_process_says_what_it_refuses(refuses):
     logits, mask = torch.zeros(1, 2, 3), torch.tensor([[T, F]])
     with refuses("labels: got 3 at index (0, 0), wanted integers in 0 … 2"):

@@ -57,6 +57,22 @@ def test_a_shown_token_of_probability_zero_is_infinitely_surprising():
     assert metrics == {"perplexity": math.inf}
 
 
+def test_perplexity_is_finite_as_far_as_a_float_goes():
+    mask = torch.tensor([[T]])
+    for nats in (100.0, 700.0):
+        _, metrics = sft(torch.tensor([[-nats]]), mask)  # float32 ends at 89 nats
+        assert metrics["perplexity"] == pytest.approx(math.exp(nats), rel=1e-12)
+    assert sft(torch.tensor([[-710.0]]), mask)[1] == {"perplexity": math.inf}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_loss_of_many_tokens_in_half_precision_is_their_mean(dtype):
+    loss, _ = sft(
+        torch.full((1, 40_000), -3.0, dtype=dtype), torch.ones(1, 40_000).bool()
+    )
+    assert loss.item() == 3 and loss.dtype == dtype
+
+
 def test_sft_says_what_it_refuses(refuses):
     with refuses(
         "logps: got NaN at index (0, 2), wanted no NaN where the mask is True"

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from lib import require
+from lib.ops import to_floats
+
+SUMS = "shape (B,), not empty: sum over tokens first"
+MEANS = "shape (B,), not empty: mean over tokens first"
 
 
 def log_ratio(name: str, logps: Tensor, ref_logps: Tensor) -> Tensor:
@@ -16,20 +20,9 @@ def log_ratio(name: str, logps: Tensor, ref_logps: Tensor) -> Tensor:
     `name` is what the pair's side is called in an error: `chosen` or `rejected`; "" for
     a completion without a partner.
     """
-    names = [f"{side}{name}_logps" if name else f"{side}logps" for side in ("", "ref_")]
-    per_completion(names[0], logps, "sum over tokens first")
-    require.tensor(names[1], ref_logps, logps.shape)
-    require.finite(names[1], ref_logps)
+    own = f"{name}_logps" if name else "logps"
+    require.alike(SUMS, 1, **{own: logps, f"ref_{own}": ref_logps})
     return logps - ref_logps.detach()
-
-
-def per_completion(name: str, logps: Tensor, advice: str) -> None:
-    """Finite numbers, one a completion; `advice` tells who brings one a token."""
-    require.tensor(name, logps)
-    if logps.ndim != 1 or len(logps) == 0:
-        got = f"shape {tuple(logps.shape)}"
-        require.refuse(name, got, f"shape (B,), not empty: {advice}")
-    require.finite(name, logps)
 
 
 def pair(
@@ -41,23 +34,27 @@ def pair(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """beta times the two log-ratios, and their difference beta · h: (B,) each."""
     require.positive("beta", beta)
-    won = beta * log_ratio("chosen", chosen_logps, ref_chosen_logps)
-    lost = beta * log_ratio("rejected", rejected_logps, ref_rejected_logps)
-    require.tensor("rejected_logps", rejected_logps, chosen_logps.shape)
+    require.alike(
+        SUMS,
+        1,
+        chosen_logps=chosen_logps,
+        rejected_logps=rejected_logps,
+        ref_chosen_logps=ref_chosen_logps,
+        ref_rejected_logps=ref_rejected_logps,
+    )
+    won = beta * (chosen_logps - ref_chosen_logps.detach())
+    lost = beta * (rejected_logps - ref_rejected_logps.detach())
     return won, lost, won - lost
 
 
 def free_pair(chosen_logps: Tensor, rejected_logps: Tensor) -> tuple[Tensor, Tensor]:
     """The two sides of a loss without a reference: (B,) each, at most 0."""
-    for name, logps in (
-        ("chosen_logps", chosen_logps),
-        ("rejected_logps", rejected_logps),
-    ):
-        per_completion(name, logps, "mean over tokens first")
-        if (logps > 1e-4).any():
-            got = f"{logps.max().item():.6g}"
-            require.refuse(name, got, "log-probabilities, at most 0")
-    require.tensor("rejected_logps", rejected_logps, chosen_logps.shape)
+    sides = {"chosen_logps": chosen_logps, "rejected_logps": rejected_logps}
+    require.alike(MEANS, 1, **sides)
+    largest = to_floats({name: x.detach().max() for name, x in sides.items()})
+    for name, most in largest.items():
+        if most > 1e-4:
+            require.refuse(name, f"{most:.6g}", "log-probabilities, at most 0")
     return chosen_logps, rejected_logps
 
 
@@ -75,13 +72,13 @@ def share_wrong(label_smoothing: float) -> float:
     return label_smoothing
 
 
-@torch.no_grad()
 def pair_metrics(won: Tensor, lost: Tensor) -> dict[str, float]:
     """What the policy would pay for the two sides, as a reward model."""
-    chosen, rejected = won.mean().item(), lost.mean().item()
-    return {
-        "accuracy": (won > lost).to(won.dtype).mean().item(),
-        "chosen_reward": chosen,
-        "rejected_reward": rejected,
-        "margin": chosen - rejected,
-    }
+    won, lost = won.detach(), lost.detach()
+    metrics = to_floats({
+        "accuracy": (won > lost).to(won.dtype).mean(),
+        "chosen_reward": won.mean(),
+        "rejected_reward": lost.mean(),
+    })  # fmt: skip
+    margin = metrics["chosen_reward"] - metrics["rejected_reward"]
+    return metrics | {"margin": margin}

@@ -16,26 +16,24 @@ from torch import Tensor
 from lib import require
 from lib.kl import k3
 from lib.losses.ratio import (
+    Loss,
+    as_loss,
     clamped,
     clipped,
-    finite,
-    log_ratio_of,
     per_row,
     per_token,
-    pessimistic,
     ratio_metrics,
+    spread,
 )
-from lib.ops import fixed_length_mean, masked, masked_mean, sequence_mean, token_mean
-
-Loss = tuple[Tensor, dict[str, float]]
+from lib.ops import fill_masked, filled_mean, wide
 
 
 def reinforce(logps: Tensor, advantages: Tensor, mask: Tensor) -> Loss:
     """-(Σ_t logps · A), mean over rows: expected gradient -∇J (Williams 1992)."""
-    weights = per_token(advantages, mask)
-    total = (masked(logps, mask, "logps") * weights).sum(-1)  # (B,)
-    nll = -token_mean(logps.detach(), mask)
-    return -total.mean(), {"nll": nll.item()}
+    each = spread(advantages, mask)
+    now, weights = fill_masked(mask, logps=logps, advantages=each, infinite="logps")
+    total = (wide(now) * weights.detach()).sum(-1)  # (B,)
+    return as_loss(-total.mean(), logps, {"nll": -filled_mean(now.detach(), mask)})
 
 
 def ppo_clip(
@@ -52,13 +50,9 @@ def ppo_clip(
     ratio has already moved past the clip in the direction that the advantage asked for.
     """
     require.positive("clip", clip)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask)
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    surrogate = torch.minimum(ratio * weights, clipped * weights)
-    metrics = ratio_metrics(log_ratio, mask, 1 - clip, 1 + clip)
-    return -token_mean(surrogate, mask), metrics
+    _, log_ratio, weights = per_token(logps, old_logps, advantages, mask)
+    surrogate, metrics = clipped(log_ratio, weights, mask, 1 - clip, 1 + clip)
+    return as_loss(-filled_mean(surrogate, mask), logps, metrics)
 
 
 def rloo(
@@ -75,10 +69,10 @@ def rloo(
     `advantages.leave_one_out` for instance. On-policy the gradient is REINFORCE's.
     """
     require.positive("clip", clip)
-    weights, rows = per_row(advantages, mask)
-    log_ratio = clamped(log_ratio_of(logps, old_logps, mask).sum(-1))  # (B,)
-    surrogate = pessimistic(log_ratio, weights, 1 - clip, 1 + clip)
-    return -surrogate.mean(), ratio_metrics(log_ratio, rows, 1 - clip, 1 + clip)
+    each, weights, rows = per_row(logps, old_logps, advantages, mask)
+    log_ratio = clamped(each.sum(-1), logps.dtype)  # (B,)
+    surrogate, metrics = clipped(log_ratio, weights, rows, 1 - clip, 1 + clip)
+    return as_loss(-surrogate.mean(), logps, metrics)
 
 
 def grpo(
@@ -97,16 +91,18 @@ def grpo(
     """
     require.positive("clip", clip)
     require.non_negative("beta", beta)
-    bounds = 1 - clip, 1 + clip
-    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
-    if beta == 0:
-        return -sequence_mean(surrogate, mask), metrics
-    if ref_logps is None:
+    if beta and ref_logps is None:
         require.refuse("ref_logps", None, "a tensor, since beta is above 0")
-    ref = finite(ref_logps, mask, "ref_logps")
-    penalty = k3(masked(logps, mask, "logps"), ref)  # (B, T)
-    metrics["kl"] = token_mean(penalty.detach(), mask).item()
-    return sequence_mean(beta * penalty - surrogate, mask), metrics
+    data = {"ref_logps": ref_logps} if beta else {}
+    now, log_ratio, weights, *ref = per_token(
+        logps, old_logps, advantages, mask, every_row=True, **data
+    )
+    gain, metrics = clipped(log_ratio, weights, mask, 1 - clip, 1 + clip)  # (B, T)
+    if beta:
+        penalty = k3(now, *ref)
+        metrics["kl"] = filled_mean(penalty.detach(), mask)
+        gain = gain - beta * penalty
+    return as_loss(-filled_mean(gain, mask, -1).mean(), logps, metrics)
 
 
 def dr_grpo(
@@ -125,9 +121,11 @@ def dr_grpo(
     standard deviation, is `advantages.group_centred`.
     """
     require.positive("clip", clip)
-    bounds = 1 - clip, 1 + clip
-    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
-    return -fixed_length_mean(surrogate, mask, length=length), metrics
+    require.count("length", length)
+    _, log_ratio, weights = per_token(logps, old_logps, advantages, mask)
+    surrogate, metrics = clipped(log_ratio, weights, mask, 1 - clip, 1 + clip)
+    rows = mask[..., 0].numel()
+    return as_loss(-surrogate.sum() / (rows * length), logps, metrics)
 
 
 def dapo(
@@ -143,9 +141,10 @@ def dapo(
 
     A rare token can only become likely if its ratio may grow: "clip-higher".
     """
-    bounds = _bounds(clip_low, clip_high)
-    surrogate, metrics = clipped(logps, old_logps, advantages, mask, bounds)
-    return -token_mean(surrogate, mask), metrics
+    low, high = _bounds(clip_low, clip_high)
+    _, log_ratio, weights = per_token(logps, old_logps, advantages, mask)
+    surrogate, metrics = clipped(log_ratio, weights, mask, low, high)
+    return as_loss(-filled_mean(surrogate, mask), logps, metrics)
 
 
 def gspo(
@@ -162,12 +161,10 @@ def gspo(
     ρ = exp(mean_t log π - log π_old), mean over rows. advantages (B,).
     """
     low, high = _bounds(clip_low, clip_high)
-    weights, rows = per_row(advantages, mask)
-    require.every_row_true(mask)
-    each = log_ratio_of(logps, old_logps, mask)
-    log_ratio = masked_mean(each, mask, dim=-1)  # (B,)
-    surrogate = pessimistic(log_ratio, weights, low, high)
-    return -surrogate.mean(), ratio_metrics(log_ratio, rows, low, high)
+    each, weights, rows = per_row(logps, old_logps, advantages, mask, every_row=True)
+    log_ratio = filled_mean(each, mask, -1)  # (B,)
+    surrogate, metrics = clipped(log_ratio, weights, rows, low, high)
+    return as_loss(-surrogate.mean(), logps, metrics)
 
 
 def cispo(
@@ -184,11 +181,10 @@ def cispo(
     so that no token's gradient is dropped. Its gradient stops at the weight.
     """
     require.positive("clip_high", clip_high)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask).detach()
-    weight = log_ratio.exp().clamp(max=clip_high) * weights
+    now, log_ratio, weights = per_token(logps, old_logps, advantages, mask)
+    weight = log_ratio.detach().exp().clamp(max=clip_high) * weights
     metrics = ratio_metrics(log_ratio, mask, -math.inf, clip_high)
-    return -token_mean(weight * masked(logps, mask, "logps"), mask), metrics
+    return as_loss(-filled_mean(weight * now, mask), logps, metrics)
 
 
 def sapo(
@@ -207,13 +203,15 @@ def sapo(
     """
     require.positive("tau_positive", tau_positive)
     require.positive("tau_negative", tau_negative)
-    weights = per_token(advantages, mask)
-    log_ratio = log_ratio_of(logps, old_logps, mask)
-    tau = torch.full_like(weights, tau_negative)
+    _, log_ratio, weights = per_token(
+        logps, old_logps, advantages, mask, every_row=True
+    )
+    tau = torch.full_like(log_ratio, tau_negative)
     tau = tau.masked_fill(weights > 0, tau_positive)
     gate = torch.sigmoid(tau * (log_ratio.exp() - 1)) * 4 / tau
-    metrics = {"approx_kl": ratio_metrics(log_ratio, mask, 0, math.inf)["approx_kl"]}
-    return -sequence_mean(gate * weights, mask), metrics
+    metrics = ratio_metrics(log_ratio, mask, 0, math.inf)
+    del metrics["clip_fraction"]  # nothing is clipped
+    return as_loss(-filled_mean(gate * weights, mask, -1).mean(), logps, metrics)
 
 
 def clipped_value(
@@ -230,15 +228,14 @@ def clipped_value(
     error.
     """
     require.positive("clip", clip)
-    new = finite(values, mask, "values")
-    old = finite(old_values, mask, "old_values").detach()
-    target = finite(returns, mask, "returns").detach()
+    filled = fill_masked(mask, values=values, old_values=old_values, returns=returns)
+    new, old, target = map(wide, filled)
+    old, target = old.detach(), target.detach()
     near = old + (new - old).clamp(-clip, clip)
     error = torch.maximum((new - target).square(), (near - target).square())
     outside = ((new - old).abs() > clip).to(new.dtype)
-    return 0.5 * token_mean(error, mask), {
-        "clip_fraction": token_mean(outside, mask).item()
-    }
+    metrics = {"clip_fraction": filled_mean(outside, mask)}
+    return as_loss(0.5 * filled_mean(error, mask), values, metrics)
 
 
 def _bounds(clip_low: float, clip_high: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lib import require
-from lib.ops import masked, token_logps, token_mean
+from lib.ops import fill_masked, filled_mean, narrow, to_floats
 
 Loss = tuple[Tensor, dict[str, float]]
 
@@ -31,12 +31,10 @@ def bradley_terry(
     Metrics: `accuracy` (a tie counts as wrong), `margin` = mean chosen - rejected.
     """
     require.non_negative("centre", centre)
-    chosen = _scores("chosen", chosen, 1)
-    rejected = _scores("rejected", rejected, 1)
-    require.tensor("rejected", rejected, chosen.shape)
-    gap = chosen - rejected  # (B,)
+    require.alike("shape (B,), not empty", 1, chosen=chosen, rejected=rejected)
+    gap = _real(chosen) - _real(rejected)  # (B,)
     loss = -logsigmoid(gap - _margin(margin, gap)).mean()
-    loss = loss + centre * (chosen + rejected).square().mean()
+    loss = loss + centre * (_real(chosen) + rejected).square().mean()
     return loss, _agreement(gap)
 
 
@@ -47,12 +45,12 @@ def k_wise(scores: Tensor) -> Loss:
     pairs of a prompt, then over prompts: K answers are read once each, and a prompt
     weighs the same however many pairs it yields. Metrics as in `bradley_terry`.
     """
-    scores = _scores("scores", scores, 2)
+    require.alike("shape (P, K), not empty", 2, scores=scores)
     size = scores.shape[1]
     if size < 2:
         require.refuse("scores", f"K = {size}", "at least two answers to compare")
     better, worse = torch.triu_indices(size, size, 1, device=scores.device)
-    gap = scores[:, better] - scores[:, worse]  # (P, C(K, 2))
+    gap = _real(scores[:, better]) - _real(scores[:, worse])  # (P, C(K, 2))
     return -logsigmoid(gap).mean(), _agreement(gap)
 
 
@@ -67,10 +65,11 @@ def outcome(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
     good = labels.masked_fill(~mask, 0)
     if ((good != 0) & (good != 1)).any():
         require.refuse("labels", "a value other than 0 and 1", "labels of 0 or 1")
-    filled = masked(logits, mask, "logits")
+    (filled,) = fill_masked(mask, logits=logits, infinite="logits")
     for_label = torch.where(good == 1, filled, -filled)  # (B, T)
-    accuracy = token_mean(for_label > 0, mask).item()
-    return -token_mean(logsigmoid(for_label), mask), {"accuracy": accuracy}
+    nll = -logsigmoid(for_label).masked_fill(~mask, 0)
+    accuracy = filled_mean(for_label > 0, mask).item()
+    return narrow(filled_mean(nll, mask), logits), {"accuracy": accuracy}
 
 
 def process(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
@@ -84,22 +83,18 @@ def process(logits: Tensor, labels: Tensor, mask: Tensor) -> Loss:
     require.tensor("logits", logits, (*mask.shape, 3))
     known = labels.masked_fill(~mask, 0)
     require.integers("labels", known, 3)
-    step = mask.unsqueeze(-1)  # (B, T, 1)
-    require.no_nan("logits", logits, step)
-    filled = logits.masked_fill(~step, 0)
-    own = filled.gather(-1, known.long().unsqueeze(-1))  # (B, T, 1)
-    accuracy = token_mean((filled >= own).sum(-1) == 1, mask).item()
-    return -token_mean(token_logps(filled, known), mask), {"accuracy": accuracy}
+    every = mask.unsqueeze(-1).expand(logits.shape)  # (B, T, 3)
+    (filled,) = fill_masked(every, logits=logits, infinite="logits")
+    label = known.long().unsqueeze(-1)  # (B, T, 1)
+    right = (filled >= filled.gather(-1, label)).sum(-1) == 1  # (B, T)
+    logps = filled.log_softmax(-1).gather(-1, label).squeeze(-1)
+    accuracy = filled_mean(right, mask).item()
+    nll = -filled_mean(logps.masked_fill(~mask, 0), mask)
+    return narrow(nll, logits), {"accuracy": accuracy}
 
 
-def _scores(name: str, scores: Tensor, axes: int) -> Tensor:
-    """Finite scores with one axis, (B,), or two, (P, K); integers become floats."""
-    require.tensor(name, scores)
-    if scores.ndim != axes or scores.numel() == 0:
-        wanted = "shape (B,)" if axes == 1 else "shape (P, K)"
-        got = f"shape {tuple(scores.shape)}"
-        require.refuse(name, got, f"{wanted}, not empty")
-    require.finite(name, scores)
+def _real(scores: Tensor) -> Tensor:
+    """Integers become floats."""
     return scores.to(torch.result_type(scores, 1.0))
 
 
@@ -115,5 +110,6 @@ def _margin(margin: Tensor | float | None, gap: Tensor) -> Tensor | float:
 
 
 def _agreement(gap: Tensor) -> dict[str, float]:
+    gap = gap.detach()
     right = (gap > 0).to(gap.dtype)
-    return {"accuracy": right.mean().item(), "margin": gap.mean().item()}
+    return to_floats({"accuracy": right.mean(), "margin": gap.mean()})
