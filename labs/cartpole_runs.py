@@ -74,12 +74,12 @@ class Tests:
 
     def __init__(self, untrained: nn.Module) -> None:
         """No test yet."""
-        self.returns: list[float] = []
+        self.steps: list[int] = []
         self.before = untrained
 
     def __call__(self, model: ActorCritic, taken: int, rollout: Rollout) -> bool:
         """Test for every mark that was crossed; True after the last."""
-        while not self.done and taken > MARKS[len(self.returns)]:
+        while not self.done and taken > MARKS[len(self.steps)]:
             self.test()
         self.before = copy.deepcopy(model)
         return self.done
@@ -87,26 +87,24 @@ class Tests:
     @property
     def done(self) -> bool:
         """Whether every mark has its test."""
-        return len(self.returns) == len(MARKS)
+        return len(self.steps) == len(MARKS)
 
     def test(self) -> None:
-        """One more test, on the starts of its own mark."""
-        seed = 1_000_000 + len(self.returns)
-        found = agents.evaluate(
-            self.before, cartpole.world(), batch=EPISODES, seed=seed
-        )
-        self.returns.append(found)
+        """One more test, on the starts of its own mark: steps of all its episodes."""
+        world, seed = cartpole.world(), 1_000_000 + len(self.steps)
+        mean = agents.evaluate(self.before, world, batch=EPISODES, seed=seed)
+        self.steps.append(round(mean * EPISODES))
 
 
 def learn(seed: int, *, name: str, lr: float) -> dict[str, Any]:
-    """One training: the mean return at each of MARKS, and how many updates it made."""
+    """One training: steps of the tests at each of MARKS, and how many updates it made."""
     untrained = agents.actor_critic(torch.Generator().manual_seed(seed), gamma=0.99)
     tests, agent = Tests(untrained), replace(AGENTS[name], lr=lr)
     world = cartpole.world()
     _, history = agents.train(agent, world, seed=seed, steps=ACTIONS, watch=tests)
     if not tests.done:  # the budget was met to the very action
         tests.test()
-    return {"returns": tests.returns, "updates": len(history["loss"])}
+    return {"steps": tests.steps, "updates": len(history["loss"])}
 
 
 def best_rate(name: str, runs: Mapping[str, Any]) -> float:
@@ -114,7 +112,7 @@ def best_rate(name: str, runs: Mapping[str, Any]) -> float:
 
     def score(lr: float) -> float:
         found = runs[f"{name}, lr {lr}"]
-        return mean(mean(found[str(seed)]["returns"]) for seed in SWEPT)
+        return mean(mean(found[str(seed)]["steps"]) for seed in SWEPT)
 
     return max(RATES, key=score)
 
