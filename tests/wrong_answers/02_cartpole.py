@@ -171,14 +171,14 @@ def penalised(logits, old_logits, actions, advantages, beta):
         DIAGNOSIS.format(said='dict(zip("ABCDE", KINDS))'),
         # the healthy run and the one that takes a cut for a fall look alike
         DIAGNOSIS.format(
-            said='{"A": "self", "B": "healthy", "C": "rate", "D": "cut", "E": "sign"}'
+            said='{"A": "self", "B": "healthy", "C": "clip", "D": "cut", "E": "sign"}'
         ),
         # the best return must be the healthy one's
         DIAGNOSIS.format(
-            said='{"A": "healthy", "B": "cut", "C": "rate", "D": "self", "E": "sign"}'
+            said='{"A": "healthy", "B": "cut", "C": "clip", "D": "self", "E": "sign"}'
         ),
         # a run is missing
-        DIAGNOSIS.format(said='{"A": "self", "B": "cut", "C": "rate", "E": "sign"}'),
+        DIAGNOSIS.format(said='{"A": "self", "B": "cut", "C": "clip", "E": "sign"}'),
     ],
     "ex2_7": [
         # the error of one run instead of the error of the mean
