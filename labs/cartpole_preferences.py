@@ -3,7 +3,7 @@
 Somebody looks at two films of the agent and says which is better. A reward model learns
 to agree, the agent learns from the reward model, and new films are shown (Christiano et
 al. 2017). The agent and its loop are chapter 2's, unchanged: `judged` hands it a world
-whose rewards are the model's, and `Lessons` is a `watch`.
+whose rewards are the model's, and `Annotation` is a `watch`.
 
 Shapes: N pairs, F frames of a film, B batch.
 """
@@ -189,11 +189,11 @@ def fit_reward_model(
 
 @dataclass(frozen=True)
 class Note:
-    """One lesson, as things were before the model learnt from it."""
+    """One round of questions, as things were before the model learnt from it."""
 
     comparisons: int  # asked so far, these included
     steps: int  # actions the agent had taken
-    agreement: float  # share of the new answers that the old model foretold
+    agreement: float  # share of the new answers that the old model predicted
     ties: float  # share of pairs with equal returns: coin flips
     truth: float  # mean true return of the films
     proxy: float  # mean sum of the old model's rewards over the same steps
@@ -256,16 +256,16 @@ class Annotation:
 
 
 def from_preferences(
-    seed: int, *, steps: int = 25_000, **lessons: Any
+    seed: int, *, steps: int = 25_000, **settings: Any
 ) -> tuple[ActorCritic, Annotation]:
     """Chapter 2's PPO on CartPole, paid by a model of what an annotator prefers.
 
-    `lessons` are the knobs of `Lessons`; the result holds its reward and its notes.
+    `settings` are the settings of `Annotation`; the result holds its reward and its notes.
     """
     world = cartpole.world()
     draw = torch.Generator().manual_seed(10_000 + seed)
     reward = FilmRewardModel(draw)
-    teacher = Annotation(reward, world, generator=draw, steps=steps, **lessons)
+    teacher = Annotation(reward, world, generator=draw, steps=steps, **settings)
     teacher.ask(agents.actor_critic(draw, gamma=0.99))
     agent, place = agents.LADDER["PPO"], judged(world, reward)
     model, _ = agents.train(agent, place, seed=seed, steps=steps, watch=teacher)

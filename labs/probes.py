@@ -60,7 +60,7 @@ def literal(lengths: Sequence[int]) -> Rollout:
 
 
 def credited(algorithm: Algorithm, rollout: Rollout, rewards: Tensor) -> Batch:
-    """The lesson that an algorithm makes of rewards (P, G): see `on_policy.make_batch`."""
+    """The batch that an algorithm makes of rewards (P, G): see `on_policy.make_batch`."""
     knobs = RLConfig(group=rewards.shape[1], max_tokens=ROOM)
     critic = Knowing(rewards) if algorithm.critic else None
     return make_batch(

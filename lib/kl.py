@@ -1,7 +1,7 @@
 """How far has the policy moved? KL divergences, exact and estimated, and what they buy.
 
 KL(π ‖ ref) = Σ π (log π - log ref) in nats: the mean log-ratio over what π samples. It
-is the leash of RLHF: maximise reward - beta · KL, and the best policy is known in closed
+holds a policy back in RLHF: maximise reward - beta · KL, and the best policy is known in closed
 form. Reference log-probabilities are data: no gradient flows into them.
 
 The estimators see one token at a time and take no mask: fill what is masked *before*

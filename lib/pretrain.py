@@ -46,7 +46,7 @@ def rows(texts: Sequence[str], length: int = ROW) -> Tensor:
 
 
 def next_token_loss(model: nn.Module, batch: Tensor) -> Loss:
-    """Pretraining: every token but padding is to be foreseen. batch: (B, length + 1)."""
+    """Pretraining: predict every token but padding. batch: (B, length + 1)."""
     actions = batch[:, 1:]
     logps = token_logps(model(batch[:, :-1]), actions)
     return sft(logps, actions != TOKENIZER.pad)

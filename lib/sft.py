@@ -74,7 +74,7 @@ def written(
 
 
 def sft_loss(model: nn.Module, shown: Rollout) -> Loss:
-    """Foresee the answers, not the questions: `sft` on the tokens of the mask."""
+    """Predict the answers, not the questions: `sft` on the tokens of the mask."""
     return sft(token_logps(model(shown.states), shown.actions), shown.mask)
 
 

@@ -104,7 +104,7 @@ def test_who_clips_whole_answers_credits_whole_answers(name):
     assert {*BY_TOKEN, "RLOO", "GSPO"} == set(algorithms.ALGORITHMS)
 
 
-def test_silent_groups_have_a_gradient_of_zero_and_telling_ones_a_loss_of_zero():
+def test_groups_of_zero_variance_have_no_gradient_and_others_a_loss_of_zero():
     for name in ("GRPO", "GSPO"):
         assert (learn(name, lesson(0 * CREDIT))[2] == 0).all()
         centred = f64([0.5], [-1.0], [0.5]).expand(3, 4)
@@ -232,7 +232,7 @@ def test_the_ladder_has_ten_rungs_and_their_papers():
     }
 
 
-def test_nobody_changes_an_algorithm_or_a_lesson():
+def test_nobody_changes_an_algorithm_or_a_batch():
     with pytest.raises(FrozenInstanceError):
         algorithms.ALGORITHMS["PPO"].critic = False
     seen = lesson()

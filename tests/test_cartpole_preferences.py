@@ -308,7 +308,7 @@ def test_a_judged_world_differs_in_its_rewards_alone(seeded):
 # ---------------------------------------------------------------- lessons
 
 
-def test_lessons_are_spread_over_three_quarters_of_the_steps(seeded):
+def test_questions_are_spread_over_three_quarters_of_the_steps(seeded):
     model = FilmRewardModel(seeded())
     lessons = cartpole_preferences.Annotation(
         model,
@@ -330,7 +330,7 @@ def test_lessons_are_spread_over_three_quarters_of_the_steps(seeded):
 
 
 @pytest.mark.parametrize(("ends", "content"), [((390, 999), True), ((389, 999), False)])
-def test_lessons_end_the_training_once_films_last_395_of_400_steps(
+def test_questions_end_the_training_once_films_last_395_of_400_steps(
     ends, content, seeded
 ):
     counts = cartpole_preferences.judged(
@@ -345,7 +345,7 @@ def test_lessons_end_the_training_once_films_last_395_of_400_steps(
     assert lessons(Coin(), 9999, None) is False and len(lessons.notes) == 1
 
 
-def test_a_note_says_how_things_were_before_the_lesson(seeded):
+def test_a_note_says_how_things_were_before_the_questions(seeded):
     ends, model = (1000, 100, 100, 100), reward_of(-1.0, bias=2.0)
     world = clock(*ends)
     heard = []
@@ -391,7 +391,7 @@ def test_the_proxys_return_counts_upright_frames_in_steps(seeded):
     assert lessons.notes[0].truth == 400 * 9.5
 
 
-def test_lessons_refuse_fewer_questions_than_rounds(seeded, refuses):
+def test_questions_refuse_fewer_questions_than_rounds(seeded, refuses):
     world, model = cartpole.world(), FilmRewardModel(seeded())
     with refuses("comparisons: got 14, wanted an int of at least 15"):
         cartpole_preferences.Annotation(

@@ -1,4 +1,4 @@
-"""Direct alignment: what a course hands to its loss, and what training makes of it."""
+"""Direct alignment: what a objective hands to its loss, and what training makes of it."""
 
 import math
 from dataclasses import replace
@@ -43,9 +43,9 @@ def weights(policy):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_a_compared_course_gives_the_loss_policy_and_reference_of_its_rows(per_token):
     policy, start, (loss, seen) = model(1), model(0), spy()
-    course = direct.with_reference(pairs(), loss, start, per_token=per_token)
-    course.loss(policy, ROWS)
-    assert course.count == 3
+    objective = direct.with_reference(pairs(), loss, start, per_token=per_token)
+    objective.loss(policy, ROWS)
+    assert objective.count == 3
     for place, who in ((0, policy), (2, start)):
         for side, want in enumerate(
             preference_data.pair_logps(who, pairs(), per_token=per_token)
@@ -56,9 +56,9 @@ def test_a_compared_course_gives_the_loss_policy_and_reference_of_its_rows(per_t
 
 def test_an_uncompared_course_gives_means_per_token():
     policy, (loss, seen) = model(1), spy()
-    course = direct.without_reference(pairs(), loss, context=32)
-    course.loss(policy, ROWS)
-    assert course.count == 3 and len(seen[0]) == 2
+    objective = direct.without_reference(pairs(), loss, context=32)
+    objective.loss(policy, ROWS)
+    assert objective.count == 3 and len(seen[0]) == 2
     for got, want in zip(
         seen[0], preference_data.pair_logps(policy, pairs(), per_token=True)
     ):
@@ -68,10 +68,10 @@ def test_an_uncompared_course_gives_means_per_token():
 def test_a_judged_course_scores_mismatched_answers_anew():
     policy, start, (loss, seen) = model(1), model(0), spy()
     answers, good = preference_data.unpaired(pairs())
-    course = direct.unpaired_objective(answers, good, start, loss)
-    course.loss(policy, ROWS)
+    objective = direct.unpaired_objective(answers, good, start, loss)
+    objective.loss(policy, ROWS)
     logps, ref, desirable, kl = seen[0]
-    assert course.count == 6
+    assert objective.count == 6
     close(logps, answer_logps(policy, answers)[ROWS])
     close(ref, answer_logps(start, answers)[ROWS].detach())
     assert desirable.tolist() == [True, True]
@@ -127,17 +127,17 @@ def test_every_paired_loss_learns_to_tell_the_pairs_apart(name):
 
 @pytest.mark.parametrize("loss", [simpo, orpo])
 def test_so_do_those_without_a_reference(loss):
-    course = direct.without_reference(pairs(), loss, context=32)
-    _, history = direct.train(model(), course, epochs=30, lr=3e-3, seed=0)
+    objective = direct.without_reference(pairs(), loss, context=32)
+    _, history = direct.train(model(), objective, epochs=30, lr=3e-3, seed=0)
     assert history["accuracy"][-1] == 1
     assert history["loss"][-1] < history["loss"][0]
 
 
 def test_so_does_kto_without_the_pairs():
-    course = direct.unpaired_objective(
+    objective = direct.unpaired_objective(
         *preference_data.unpaired(pairs()), model(), partial(kto, beta=0.5)
     )
-    _, history = direct.train(model(), course, epochs=60, lr=3e-3, seed=0)
+    _, history = direct.train(model(), objective, epochs=60, lr=3e-3, seed=0)
     assert history["margin"][-1] > 1
     assert history["loss"][-1] < 0.4 < history["loss"][0]
 

@@ -77,7 +77,7 @@ def answered(*texts, policy=None):
 
 
 def learnt(name, *, rewards=REWARDS, reference=None, critic=None, **knobs):
-    """The lesson of this algorithm on the eight answers."""
+    """The batch of this algorithm on the eight answers."""
     policy = model()
     rollout = answered(*TEXTS, policy=policy)
     learner = PolicyWithCritic(policy, critic)
@@ -128,11 +128,11 @@ def test_every_algorithm_is_worked_by_hand():
     assert {*CREDIT, "PPO"} == set(ALGORITHMS)
 
 
-def test_a_lesson_knows_how_long_an_answer_might_have_been():
+def test_a_batch_knows_how_long_an_answer_might_have_been():
     assert learnt("Dr. GRPO", max_tokens=5).length == 5
 
 
-def test_silent_groups_are_those_of_equal_rewards():
+def test_groups_of_zero_variance_are_those_of_equal_rewards():
     rewards = f64([1, 0, 0], [0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0])
     assert zero_variance(rewards).tolist() == [False, True, True, False]
 

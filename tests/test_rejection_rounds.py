@@ -120,7 +120,7 @@ def test_so_many_prompts_are_asked_at_a_time_that_their_answers_fit(
         assert torch.equal(getattr(got, name), getattr(want, name))
 
 
-def test_a_harvest_is_sampled_by_its_plan_and_its_seed_alone():
+def test_sampling_is_decided_by_its_config_and_its_seed_alone():
     before = torch.random.get_rng_state()
     first, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
     again, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
@@ -136,7 +136,7 @@ def test_a_harvest_is_sampled_by_its_plan_and_its_seed_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_an_impossible_harvest_is_refused(refuses):
+def test_impossible_sampling_is_refused(refuses):
     with refuses("asked: got none, wanted at least one task"):
         sample_and_score(tiny(), longest, [], seed=0, plan=SMALL)
     with refuses("seed: got -1, wanted an int of at least 0"):
