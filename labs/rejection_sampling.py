@@ -106,7 +106,7 @@ def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
             select,
             seed=seed,
             count=ROUNDS,
-            plan=REVERSE,
+            config=REVERSE,
             afresh=afresh,
             watch=lambda _, policy: looks.append(examined(policy)),  # noqa: B023
         )
@@ -158,7 +158,7 @@ def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
         asked = task_stream("talk", count=2 * REST, seed=seed)(number)
         parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
         policy, _ = rejection.finetune_on(
-            policy, concat(*parts), seed=round_seed, plan=REVERSE
+            policy, concat(*parts), seed=round_seed, config=REVERSE
         )
         looks.append({**examined(policy), **others(policy)})
     yield {"looks": looks}
@@ -169,15 +169,15 @@ def kept(
     reward: rewards.Reward,
     asked: Sequence[Task],
     select: rejection.Select,
-    plan: RejectionConfig,
+    config: RejectionConfig,
     *,
     seed: int,
 ) -> Rollout:
     """The answers of a harvest that a selection keeps."""
     rollout, scores = rejection.sample_and_score(
-        policy, reward, asked, seed=seed, plan=plan
+        policy, reward, asked, seed=seed, config=config
     )
-    return rejection.selected(rollout, select(scores), group=plan.group)
+    return rejection.selected(rollout, select(scores), group=config.group)
 
 
 # --- open requests --------------------------------------------------------------------
@@ -186,9 +186,9 @@ def kept(
 def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
     """64 unseen requests, 16 answers each: what they are worth, and how they differ."""
     asked = taste.requests(count=64, seed=9, split="test")
-    plan = RejectionConfig(group=16)
+    config = RejectionConfig(group=16)
     rollout, gold = rejection.sample_and_score(
-        policy, rewards.gold, asked, seed=1, plan=plan
+        policy, rewards.gold, asked, seed=1, config=config
     )
     texts = [answer.text for answer in evaluate.answers(rollout)]
     groups = [texts[i : i + 16] for i in range(0, len(texts), 16)]
@@ -216,26 +216,26 @@ def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Imitation of the best of n: by n, and by how many requests were asked."""
     by = {name: judges()[name] for name in ("informed", "gold")}
     most = taste.requests(count=max(NUMBERS), seed=10_000 + seed)
-    plan = RejectionConfig(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
+    config = RejectionConfig(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
     asked = most[:ASKED]
     rollout, _ = rejection.sample_and_score(
-        model, rewards.gold, asked, seed=seed, plan=plan
+        model, rewards.gold, asked, seed=seed, config=config
     )
     for name, judge in by.items():
         scores = rewards.judge(judge, asked, rollout).reshape(ASKED, -1)
         for n in SIZES:
             pairs = rejection.top_per_prompt(scores[:, :n])
-            shown = rejection.selected(rollout, pairs, group=plan.group)
-            pupil, _ = rejection.finetune_on(model, shown, seed=seed, plan=plan)
+            shown = rejection.selected(rollout, pairs, group=config.group)
+            pupil, _ = rejection.finetune_on(model, shown, seed=seed, config=config)
             found = {"by": "n", "judge_name": name, "n": n, "requests": ASKED}
             yield {**found, "shown_gold": worth(asked, shown), **heard(pupil, judge)}
     rollout, scores = rejection.sample_and_score(
-        model, rewards.gold, most, seed=seed, plan=TALK
+        model, rewards.gold, most, seed=seed, config=TALK
     )
     for count in NUMBERS:
         pairs = rejection.top_per_prompt(scores[:count])
         shown = rejection.selected(rollout, pairs, group=TALK.group)
-        pupil, _ = rejection.finetune_on(model, shown, seed=seed, plan=TALK)
+        pupil, _ = rejection.finetune_on(model, shown, seed=seed, config=TALK)
         found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
         found |= {"requests": count, "shown_gold": worth(most[:count], shown)}
         yield {**found, **heard(pupil, by["gold"])}
@@ -258,7 +258,7 @@ def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
             rejection.top_per_prompt,
             seed=seed,
             count=TALK_ROUNDS,
-            plan=TALK,
+            config=TALK,
             watch=lambda _, policy: looks.append(heard(policy, judge)),  # noqa: B023
         )
         yield {"judge_name": name, "looks": looks, "right": others(policy)["others"]}
@@ -267,9 +267,9 @@ def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Best of n at inference by reward models of several educations, and by gold."""
     asked = taste.requests(count=64, seed=100 + seed, split="test")
-    plan = RejectionConfig(group=max(JUDGED))
+    config = RejectionConfig(group=max(JUDGED))
     rollout, gold = rejection.sample_and_score(
-        model, rewards.gold, asked, seed=seed, plan=plan
+        model, rewards.gold, asked, seed=seed, config=config
     )
     fresh = sample_pairs(model, count=512, seed=50 + seed, split="test")
     told = sample_pairs(model, count=max(count for count, _ in TAUGHT), seed=70 + seed)

@@ -113,26 +113,26 @@ def sample_and_score(
     asked: Sequence[Task],
     *,
     seed: int,
-    plan: RejectionConfig = RejectionConfig(),  # noqa: B008
+    config: RejectionConfig = RejectionConfig(),  # noqa: B008
 ) -> tuple[Rollout, Tensor]:
-    """`plan.group` answers to every task, P · G rows, and their rewards (P, G)."""
+    """`config.group` answers to every task, P · G rows, and their rewards (P, G)."""
     require.count("seed", seed, least=0)
     if not asked:
         require.refuse("asked", "none", "at least one task")
     draw, rollouts = torch.Generator().manual_seed(seed), []
-    at_once = max(1, ROWS // plan.group)  # prompts
+    at_once = max(1, ROWS // config.group)  # prompts
     for first in range(0, len(asked), at_once):
         rollout = evaluate.ask(
             policy,
             asked[first : first + at_once],
             generator=draw,
-            group=plan.group,
-            temperature=plan.temperature,
-            max_tokens=plan.max_tokens,
+            group=config.group,
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
         )
         rollouts.append(rollout)
     rollout = concat(*rollouts)
-    return rollout, judge(reward, asked, rollout).reshape(-1, plan.group)
+    return rollout, judge(reward, asked, rollout).reshape(-1, config.group)
 
 
 def passing(pairs: Tensor, rewards: Tensor, *, above: float = 0.0) -> Tensor:
@@ -171,24 +171,24 @@ def finetune_on(
     shown: Rollout,
     *,
     seed: int,
-    plan: RejectionConfig = RejectionConfig(),  # noqa: B008
+    config: RejectionConfig = RejectionConfig(),  # noqa: B008
     progress: str | None = None,
     checkpoint: str | Path | None = None,
 ) -> tuple[nn.Module, History]:
     """A copy of the model that has learnt to say what was shown: `sft_loss`, no more.
 
-    `plan.epochs` times through, in an order from the seed; the learning rate climbs
-    over the first fifth (20 updates at most) and falls to a tenth of `plan.lr`. With a
+    `config.epochs` times through, in an order from the seed; the learning rate climbs
+    over the first fifth (20 updates at most) and falls to a tenth of `config.lr`. With a
     checkpoint, a call that was interrupted goes on bit for bit.
     """
     require.count("seed", seed, least=0)
-    updates = plan.epochs * math.ceil(len(shown) / plan.batch)
+    updates = config.epochs * math.ceil(len(shown) / config.batch)
 
     def batches(start: int) -> Iterator[Rollout]:
         order = minibatches(
             len(shown),
-            epochs=plan.epochs,
-            batch=plan.batch,
+            epochs=config.epochs,
+            batch=config.batch,
             generator=torch.Generator().manual_seed(seed),
         )
         return (shown.rows(some) for some in itertools.islice(order, start, None))
@@ -198,10 +198,10 @@ def finetune_on(
         pupil,
         batches,
         sft_loss,
-        lr=warm_cosine(plan.lr, updates, warm=min(20, math.ceil(updates / 5))),
+        lr=warm_cosine(config.lr, updates, warm=min(20, math.ceil(updates / 5))),
         progress=progress,
         checkpoint=checkpoint,
-        run=(seed, plan, len(shown)),
+        run=(seed, config, len(shown)),
     )
     return pupil, history
 
@@ -216,7 +216,7 @@ def rejection_round(
     select: Select,
     *,
     seed: int,
-    plan: RejectionConfig = RejectionConfig(),  # noqa: B008
+    config: RejectionConfig = RejectionConfig(),  # noqa: B008
     pupil: nn.Module | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
@@ -227,7 +227,7 @@ def rejection_round(
     `rollout_metrics` on all answers, and of what was kept its number, its mean reward
     and the share of prompts that it covers.
     """
-    rollout, rewards = sample_and_score(policy, reward, asked, seed=seed, plan=plan)
+    rollout, rewards = sample_and_score(policy, reward, asked, seed=seed, config=config)
     pairs = select(rewards)
     if len(pairs) == 0:
         got = f"none of {rewards.numel()} answers, rewards {_span(rewards)}"
@@ -235,9 +235,9 @@ def rejection_round(
         require.refuse("select", got, wanted)
     learnt, _ = finetune_on(
         policy if pupil is None else pupil,
-        selected(rollout, pairs, group=plan.group),
+        selected(rollout, pairs, group=config.group),
         seed=seed,
-        plan=plan,
+        config=config,
         progress=progress,
         checkpoint=checkpoint,
     )
@@ -257,7 +257,7 @@ def rejection_rounds(
     *,
     seed: int,
     count: int,
-    plan: RejectionConfig = RejectionConfig(),  # noqa: B008
+    config: RejectionConfig = RejectionConfig(),  # noqa: B008
     afresh: bool = False,
     watch: Callable[[int, nn.Module], None] | None = None,
 ) -> tuple[nn.Module, History]:
@@ -280,7 +280,7 @@ def rejection_rounds(
             ask(number),
             select,
             seed=seed_of("round", seed, number),
-            plan=plan,
+            config=config,
             pupil=model if afresh else None,
         )
         for name, value in notes.items():

@@ -98,12 +98,14 @@ def test_imitating_the_best_of_two_climbs_the_win_rate_against_oneself(seed, see
 
 def test_on_samples_the_gradients_of_reinforce_and_of_imitation_agree():
     model, asked = tiny(), tasks("know", count=6, seed=0)
-    plan = rejection.RejectionConfig(group=4, max_tokens=5)
+    config = rejection.RejectionConfig(group=4, max_tokens=5)
 
     def odd(asked, rollout):
         return (rollout.actions.masked_fill(~rollout.mask, 0).sum(1) % 2).double()
 
-    rollout, scores = rejection.sample_and_score(model, odd, asked, seed=0, plan=plan)
+    rollout, scores = rejection.sample_and_score(
+        model, odd, asked, seed=0, config=config
+    )
     shown = rejection.selected(rollout, rejection.every_passing(scores), group=4)
     logps = token_logps(model(rollout.states), rollout.actions)
     paid = reinforce(logps, scores.flatten(), rollout.mask)[0] * len(rollout)

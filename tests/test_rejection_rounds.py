@@ -50,7 +50,7 @@ def shown(count=7):
     )
 
 
-# ---------------------------------------------------------------------------- the plan
+# ---------------------------------------------------------------------------- the settings
 
 
 def test_a_plan_has_frozen_defaults():
@@ -72,7 +72,8 @@ def test_a_plan_has_frozen_defaults():
         rejection.rejection_rounds,
     ):
         assert (
-            inspect.signature(function).parameters["plan"].default == RejectionConfig()
+            inspect.signature(function).parameters["config"].default
+            == RejectionConfig()
         )
 
 
@@ -92,7 +93,7 @@ def test_an_impossible_plan_is_refused(refuses):
 @pytest.mark.parametrize("rows", [1024, 5, 1])
 def test_row_p_times_g_plus_g_is_answer_g_to_prompt_p(monkeypatch, rows):
     monkeypatch.setattr(rejection, "ROWS", rows)  # all at once; two prompts; one
-    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
     assert rewards.shape == (5, 2) and len(rollout) == 10
     each = longest(ASKED, rollout)
     for p, task in enumerate(ASKED):
@@ -108,7 +109,7 @@ def test_so_many_prompts_are_asked_at_a_time_that_their_answers_fit(
     monkeypatch, rows, first
 ):
     monkeypatch.setattr(rejection, "ROWS", rows)
-    got, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    got, _ = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
     draw, parts = torch.Generator().manual_seed(3), []
     for i in range(0, 5, first):
         some = ASKED[i : i + first]
@@ -122,11 +123,11 @@ def test_so_many_prompts_are_asked_at_a_time_that_their_answers_fit(
 
 def test_sampling_is_decided_by_its_config_and_its_seed_alone():
     before = torch.random.get_rng_state()
-    first, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
-    again, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
-    other, _ = sample_and_score(tiny(), longest, ASKED, seed=4, plan=SMALL)
+    first, _ = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
+    again, _ = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
+    other, _ = sample_and_score(tiny(), longest, ASKED, seed=4, config=SMALL)
     cold = RejectionConfig(group=2, max_tokens=4, temperature=0.01)
-    sure, _ = sample_and_score(tiny(), longest, ASKED, seed=3, plan=cold)
+    sure, _ = sample_and_score(tiny(), longest, ASKED, seed=3, config=cold)
     assert torch.equal(first.actions, again.actions)
     assert first.actions.shape != other.actions.shape or not torch.equal(
         first.actions, other.actions
@@ -138,9 +139,9 @@ def test_sampling_is_decided_by_its_config_and_its_seed_alone():
 
 def test_impossible_sampling_is_refused(refuses):
     with refuses("asked: got none, wanted at least one task"):
-        sample_and_score(tiny(), longest, [], seed=0, plan=SMALL)
+        sample_and_score(tiny(), longest, [], seed=0, config=SMALL)
     with refuses("seed: got -1, wanted an int of at least 0"):
-        sample_and_score(tiny(), longest, ASKED, seed=-1, plan=SMALL)
+        sample_and_score(tiny(), longest, ASKED, seed=-1, config=SMALL)
 
 
 # --------------------------------------------------------------------------- selection
@@ -204,7 +205,7 @@ def test_what_is_no_list_of_pairs_is_refused(refuses):
 
 def test_imitation_is_fit_with_the_loss_of_instruction_tuning_on_shuffled_rows():
     rows, model, by_hand = shown(), tiny(), tiny()
-    got, history = finetune_on(model, rows, seed=5, plan=SMALL)
+    got, history = finetune_on(model, rows, seed=5, config=SMALL)
     draw = torch.Generator().manual_seed(5)
     order = list(minibatches(7, epochs=2, batch=3, generator=draw))
     assert [len(some) for some in order] == [3, 3, 1, 3, 3, 1]
@@ -224,7 +225,7 @@ def test_the_climb_of_the_learning_rate_is_never_longer_than_20_updates(monkeypa
             tiny(),
             shown(),
             seed=0,
-            plan=RejectionConfig(epochs=epochs, batch=3, lr=0.5),
+            config=RejectionConfig(epochs=epochs, batch=3, lr=0.5),
         )
     assert seen == [
         ((0.5, 30), {"warm": 6}),
@@ -234,7 +235,7 @@ def test_the_climb_of_the_learning_rate_is_never_longer_than_20_updates(monkeypa
 
 
 def test_an_interrupted_imitation_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    whole, history = finetune_on(tiny(), shown(), seed=5, plan=SMALL)
+    whole, history = finetune_on(tiny(), shown(), seed=5, config=SMALL)
     kept, calls = fit, []
 
     def in_pieces(model, batches, *args, **knobs):
@@ -248,14 +249,14 @@ def test_an_interrupted_imitation_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(rejection, "fit", in_pieces)
     path = tmp_path / "imitation.pt"
     with pytest.raises(KeyboardInterrupt):
-        finetune_on(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
-    got, told = finetune_on(tiny(), shown(), seed=5, plan=SMALL, checkpoint=path)
+        finetune_on(tiny(), shown(), seed=5, config=SMALL, checkpoint=path)
+    got, told = finetune_on(tiny(), shown(), seed=5, config=SMALL, checkpoint=path)
     assert torch.equal(weights(got), weights(whole))
     assert told == history
 
 
 def test_another_seed_is_another_order():
-    one, other = (finetune_on(tiny(), shown(), seed=s, plan=SMALL)[0] for s in (5, 6))
+    one, other = (finetune_on(tiny(), shown(), seed=s, config=SMALL)[0] for s in (5, 6))
     assert not torch.equal(weights(one), weights(other))
 
 
@@ -263,7 +264,7 @@ def test_there_must_be_something_to_imitate(refuses):
     with refuses("pairs: got none, wanted at least one answer to learn from"):
         selected(shown(6), torch.zeros(0, 2).long(), group=3)
     with refuses("seed: got -1, wanted an int of at least 0"):
-        finetune_on(tiny(), shown(), seed=-1, plan=SMALL)
+        finetune_on(tiny(), shown(), seed=-1, config=SMALL)
 
 
 # ------------------------------------------------------------------------------ rounds
@@ -271,12 +272,12 @@ def test_there_must_be_something_to_imitate(refuses):
 
 def test_a_round_is_its_steps():
     got, notes = rejection_round(
-        tiny(), longest, ASKED, rejection.top_per_prompt, seed=3, plan=SMALL
+        tiny(), longest, ASKED, rejection.top_per_prompt, seed=3, config=SMALL
     )
-    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
     pairs = rejection.top_per_prompt(rewards)
     by_hand, _ = finetune_on(
-        tiny(), selected(rollout, pairs, group=2), seed=3, plan=SMALL
+        tiny(), selected(rollout, pairs, group=2), seed=3, config=SMALL
     )
     assert torch.equal(weights(got), weights(by_hand))
     best = {"kept": 5.0, "kept_reward": rewards.max(1).values.mean(), "covered": 1.0}
@@ -287,8 +288,8 @@ def test_the_notes_say_how_many_prompts_are_still_in_the_data():
     def three(rewards):
         return torch.tensor([[0, 0], [0, 1], [4, 1]])
 
-    _, notes = rejection_round(tiny(), longest, ASKED, three, seed=3, plan=SMALL)
-    _, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    _, notes = rejection_round(tiny(), longest, ASKED, three, seed=3, config=SMALL)
+    _, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
     assert (notes["kept"], notes["covered"]) == (3.0, 0.4)
     want = (rewards[0].sum() + rewards[4, 1]) / 3
     assert_close(notes["kept_reward"], want.item())
@@ -297,11 +298,11 @@ def test_the_notes_say_how_many_prompts_are_still_in_the_data():
 def test_the_pupil_learns_and_the_policy_only_answers(tmp_path):
     pupil, path = tiny(9), tmp_path / "round.pt"
     top = rejection.top_per_prompt
-    knobs = {"seed": 3, "plan": SMALL, "pupil": pupil, "checkpoint": path}
+    knobs = {"seed": 3, "config": SMALL, "pupil": pupil, "checkpoint": path}
     got, _ = rejection_round(tiny(), longest, ASKED, top, **knobs)
-    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, plan=SMALL)
+    rollout, rewards = sample_and_score(tiny(), longest, ASKED, seed=3, config=SMALL)
     rows = selected(rollout, top(rewards), group=2)
-    by_hand, _ = finetune_on(tiny(9), rows, seed=3, plan=SMALL)
+    by_hand, _ = finetune_on(tiny(9), rows, seed=3, config=SMALL)
     assert torch.equal(weights(got), weights(by_hand))
     assert torch.equal(weights(pupil), weights(tiny(9)))
     assert path.exists()
@@ -314,7 +315,7 @@ def test_a_round_without_any_answer_to_learn_from_is_refused(refuses):
     got = "select: got none of 10 answers, rewards 0 to 0, wanted "
     wanted = "at least one to learn from: easier tasks, or more answers to each"
     with refuses(got + wanted):
-        rejection_round(tiny(), never, ASKED, every_passing, seed=3, plan=SMALL)
+        rejection_round(tiny(), never, ASKED, every_passing, seed=3, config=SMALL)
 
 
 @pytest.mark.parametrize("afresh", [False, True])
@@ -330,7 +331,7 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
             ask(number),
             rejection.top_per_prompt,
             seed=1_000_003 * 8 + number,
-            plan=SMALL,
+            config=SMALL,
             pupil=model if afresh else None,
         )
         told.append(notes)
@@ -341,7 +342,7 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
         rejection.top_per_prompt,
         seed=7,
         count=3,
-        plan=SMALL,
+        config=SMALL,
         afresh=afresh,
         watch=lambda number, policy: seen.append((number, weights(policy))),
     )
@@ -365,14 +366,14 @@ def test_impossible_rounds_are_refused(refuses):
         knobs = {"seed": 0, "count": 1, name: -1}
         with refuses(f"{name}: got -1, wanted an int of at least {least}"):
             rejection.rejection_rounds(
-                tiny(), longest, lambda _: ASKED, every_passing, plan=SMALL, **knobs
+                tiny(), longest, lambda _: ASKED, every_passing, config=SMALL, **knobs
             )
 
 
 def test_one_round_on_a_verified_skill_raises_what_is_sampled():
     """A toy: right is an answer that begins with one certain token."""
     asked = ASKED * 4
-    plan = RejectionConfig(group=16, max_tokens=2, epochs=4, batch=8, lr=0.02)
+    config = RejectionConfig(group=16, max_tokens=2, epochs=4, batch=8, lr=0.02)
 
     def begins(asked, rollout):
         first = rollout.mask.long().argmax(1)
@@ -380,7 +381,7 @@ def test_one_round_on_a_verified_skill_raises_what_is_sampled():
         return (token % 7 == 0).double()
 
     policy, history = rejection.rejection_rounds(
-        tiny(), begins, lambda _: asked, every_passing, seed=0, count=2, plan=plan
+        tiny(), begins, lambda _: asked, every_passing, seed=0, count=2, config=config
     )
-    _, after = sample_and_score(policy, begins, asked, seed=9, plan=plan)
+    _, after = sample_and_score(policy, begins, asked, seed=9, config=config)
     assert history["reward"][0] < 0.3 < 0.35 < history["reward"][1] < after.mean()

@@ -135,9 +135,9 @@ def rejection_stage(
 
     def run(work: Work) -> Outcome:
         asked = asks(round(work.amount * (1 - general)), work.seed)
-        plan = rejection.RejectionConfig(group=group)
+        config = rejection.RejectionConfig(group=group)
         rollout, rewards = rejection.sample_and_score(
-            work.used, right_and_reasoned, asked, seed=work.seed, plan=plan
+            work.used, right_and_reasoned, asked, seed=work.seed, config=config
         )
         best = rejection.passing(rejection.top_per_prompt(rewards), rewards)
         if not len(best):
