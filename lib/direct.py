@@ -93,12 +93,13 @@ def unpaired_objective(
     scores anew for every batch. Those of the reference are known beforehand.
     """
     require.tensor("desirable", desirable, answers.mask.shape[:1])
+    desirable = desirable.to(answers.mask.device)
     strangers = mismatched(answers)
     ref = []
     for name, rows in (("answers", answers), ("mismatched answers", strangers)):
         check_answers(name, rows, context_of(reference))
         with torch.no_grad():
-            parts = torch.arange(len(rows)).split(128)
+            parts = torch.arange(len(rows), device=rows.mask.device).split(128)
             found = [answer_logps(reference, rows.rows(part)) for part in parts]
         ref.append(torch.cat(found))  # (N,)
 

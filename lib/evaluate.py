@@ -83,7 +83,8 @@ def scores(asked: Sequence[Task], rollout: Rollout) -> Tensor:
     group = len(rollout) // len(asked)
     each = [task for task in asked for _ in range(group)]
     pairs = zip(each, answers(rollout))
-    return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float64)
+    found = [score(*pair) for pair in pairs]
+    return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
 
 
 def exam(*, count: int = 64, seed: int = 0, split: Split = "test") -> list[Task]:
@@ -179,8 +180,9 @@ def best_of(proxy: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:
         require.count("sizes", n)
         if n > count:
             require.refuse("sizes", n, f"at most the {count} answers there are")
-    rank = torch.arange(1, count + 1, dtype=torch.float64)
-    n = torch.tensor(sizes, dtype=torch.float64).unsqueeze(-1)  # (n, 1)
+    like = {"dtype": torch.float64, "device": proxy.device}
+    rank = torch.arange(1, count + 1, **like)
+    n = torch.tensor(sizes, **like).unsqueeze(-1)  # (n, 1)
     subsets = torch.lgamma(rank) - torch.lgamma((rank - n).clamp(min=0) + 1)
     weights = subsets.masked_fill(rank < n, -torch.inf).softmax(-1)  # (n, N)
     pairs = zip(proxy.reshape(-1, count), values.double().reshape(-1, count))
@@ -191,6 +193,6 @@ def best_of(proxy: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:
 def _ascending(proxy: Tensor, values: Tensor) -> Tensor:
     """(N,) values in the order of the proxy; where it ties, their mean."""
     levels, level = proxy.unique(return_inverse=True)
-    total = torch.zeros(len(levels), dtype=values.dtype).index_add(0, level, values)
+    total = values.new_zeros(len(levels)).index_add(0, level, values)
     mean = total / level.bincount()
     return mean[level.sort().values]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lib import require
 from lib.models.attention import causal, rotate
 from lib.models.transformer import Attend, Transformer
-from lib.ops import token_logps
+from lib.ops import device_of, token_logps
 from lib.rollout import Rollout
 
 
@@ -37,6 +37,7 @@ def action_logps(
     the actions were drawn at.
     """
     require.every_row_true(rollout.mask)
+    rollout = rollout.to(device_of(policy))
     if not isinstance(policy, Transformer):
         logits = policy(rollout.states)  # (B, T, A)
         logps = token_logps(logits, rollout.actions, temperature=temperature)

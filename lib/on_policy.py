@@ -138,7 +138,8 @@ def collect(
         return rollout, scores, metrics
     rollout, scores = concat(*(r for _, r, _ in everything)), _stacked(everything)
     differ = (~zero_variance(scores)).nonzero()[:wanted, 0]  # (P,) groups
-    rows = (differ.unsqueeze(1) * config.group + torch.arange(config.group)).flatten()
+    each = torch.arange(config.group, device=differ.device)  # (G,)
+    rows = (differ.unsqueeze(1) * config.group + each).flatten()
     return rollout.rows(rows), scores[differ], metrics
 
 

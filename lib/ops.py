@@ -9,7 +9,7 @@ the policy chose. What lies behind a False may be NaN or infinite and reaches no
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib import require
 
@@ -156,6 +156,12 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logps.exp() * finite).sum(-1)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters lie; the CPU, if it has none."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
+
+
 def sample(logits: Tensor, *, generator: torch.Generator) -> Tensor:
     """Draw one action per row from softmax(logits): (..., A) -> (...) int64.
 
@@ -170,7 +176,6 @@ def sample(logits: Tensor, *, generator: torch.Generator) -> Tensor:
         wanted = "at least one finite logit a row, no NaN, no +inf"
         require.refuse("logits", f"no distribution in row {row}", wanted)
     shape = (*logits.shape[:-1], 1)
-    uniform = torch.rand(
-        shape, dtype=torch.float64, device=logits.device, generator=generator
-    )
+    like = {"dtype": torch.float64, "device": generator.device}
+    uniform = torch.rand(shape, generator=generator, **like).to(logits.device)
     return (cumulative[..., :-1] <= uniform).sum(-1)

@@ -64,6 +64,10 @@ class PreferencePairs:
             self.rejected_gold[index],
         )
 
+    def first(self, count: int) -> "PreferencePairs":
+        """The first `count` of these comparisons."""
+        return self.rows(torch.arange(count, device=self.chosen.mask.device))
+
     def __add__(self, more: "PreferencePairs") -> "PreferencePairs":
         """These comparisons and then those."""
         return PreferencePairs(
@@ -96,7 +100,7 @@ def annotated(
     gold = scores(asked, answers)
     seen = gold if seen is None else seen
     require.tensor("seen", seen, gold.shape)
-    first = torch.arange(0, len(answers), 2)
+    first = torch.arange(0, len(answers), 2, device=answers.mask.device)
     won = annotators.prefer(seen[first], seen[first + 1], generator=generator)
     chosen = torch.where(won, first, first + 1)
     rejected = torch.where(won, first + 1, first)
@@ -137,7 +141,7 @@ def sample_pairs(
             found = new if found is None else found + new
             bar.update(min(len(found), count) - bar.n)
     bar.close()
-    return found.rows(torch.arange(count))
+    return found.first(count)
 
 
 def ceiling(
@@ -158,7 +162,8 @@ def pair_logps(
 ) -> tuple[Tensor, Tensor]:
     """The same for the chosen and for the rejected answers: (N,) each."""
     both = concat(pairs.chosen, pairs.rejected)
-    side_by_side = torch.arange(len(both)).reshape(2, -1).T.flatten()  # 0, N, 1, N + 1
+    order = torch.arange(len(both), device=both.mask.device)
+    side_by_side = order.reshape(2, -1).T.flatten()  # 0, N, 1, N + 1
     logps = answer_logps(policy, both.rows(side_by_side), group=2, per_token=per_token)
     return logps[0::2], logps[1::2]
 
@@ -168,7 +173,7 @@ def frozen_logps(
     model: nn.Module, pairs: PreferencePairs, *, per_token: bool = False
 ) -> Tensor:
     """`pair_logps` without gradient: (2, N), the chosen answers' first."""
-    parts = torch.arange(len(pairs)).split(64)
+    parts = torch.arange(len(pairs), device=pairs.chosen.mask.device).split(64)
     found = (pair_logps(model, pairs.rows(part), per_token=per_token) for part in parts)
     return torch.cat([torch.stack(both) for both in found], 1)
 
@@ -178,8 +183,8 @@ def frozen_logps(
 
 def unpaired(pairs: PreferencePairs) -> tuple[Rollout, Tensor]:
     """All answers of the pairs one by one, (2N, T), and which were chosen, (2N,) bool."""
-    good = torch.arange(2 * len(pairs)) < len(pairs)
-    return concat(pairs.chosen, pairs.rejected), good
+    both = concat(pairs.chosen, pairs.rejected)
+    return both, torch.arange(len(both), device=both.mask.device) < len(pairs)
 
 
 def mismatched(answers: Rollout) -> Rollout:
@@ -189,7 +194,8 @@ def mismatched(answers: Rollout) -> Rollout:
     """
     require.every_row_true(answers.mask)
     begins = answers.mask.long().argmax(1)  # (B,) the state of the first action
-    before = answers.rows(torch.arange(len(answers)).roll(1))
+    order = torch.arange(len(answers), device=answers.mask.device)
+    before = answers.rows(order.roll(1))
     tokens = torch.cat((answers.states[:, :1], answers.actions), 1)
     said = zip(tokens, begins, before.actions, before.mask)
     texts = [torch.cat((text[: b + 1], a[m])) for text, b, a, m in said]
@@ -269,7 +275,10 @@ def ranked_pairs(
         rollout = ask(policy, asked, group=group, generator=draw)
         gold = scores(asked, rollout).reshape(-1, group)
         order = annotators.rank(gold, generator=draw)
-        other = torch.randint(1, group, (len(asked),), generator=draw)
+        other = torch.randint(
+            1, group, (len(asked),), generator=draw, device=draw.device
+        )
+        other = other.to(order.device)
         pair = torch.stack((order[:, 0], order.gather(1, other[:, None])[:, 0]), 1)
         worth = gold.gather(1, pair)
         told = (worth[:, 0] != worth[:, 1]).nonzero()[:, 0]
@@ -283,5 +292,5 @@ def ranked_pairs(
         some = [asked[i] for i in told.tolist()]
         found.append(PreferencePairs(some, *texts, *worth[told].unbind(1)))
         kept += len(some)
-    pairs = sum(found[1:], found[0]).rows(torch.arange(count))
+    pairs = sum(found[1:], found[0]).first(count)
     return pairs, blocks * PROMPTS_AT_ONCE * group

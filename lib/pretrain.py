@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib import checkpoint, require
 from lib.losses.supervised import Loss, sft
 from lib.models.transformer import Config, Transformer
-from lib.ops import token_logps
+from lib.ops import device_of, token_logps
 from lib.train import History, fit, warm_cosine
 from lib.worlds.corpus import documents
 from lib.worlds.village import TOKENIZER
@@ -47,6 +47,7 @@ def rows(texts: Sequence[str], length: int = ROW) -> Tensor:
 
 def next_token_loss(model: nn.Module, batch: Tensor) -> Loss:
     """Pretraining: predict every token but padding. batch: (B, length + 1)."""
+    batch = batch.to(device_of(model))
     actions = batch[:, 1:]
     logps = token_logps(model(batch[:, :-1]), actions)
     return sft(logps, actions != TOKENIZER.pad)

@@ -34,7 +34,7 @@ def top_per_prompt(rewards: Tensor) -> Tensor:
     Of equals the first. Every prompt stays in the data, however badly it was answered.
     """
     _matrix(rewards)
-    return _pairs(torch.arange(len(rewards)), rewards.argmax(1).cpu())
+    return _pairs(torch.arange(len(rewards), device="cpu"), rewards.argmax(1).cpu())
 
 
 def top_k_overall(rewards: Tensor, k: int) -> Tensor:
@@ -52,15 +52,15 @@ def random_per_prompt(rewards: Tensor, *, generator: torch.Generator) -> Tensor:
     """The control of `top_per_prompt`: any completion of every prompt, (P, 2)."""
     _matrix(rewards)
     prompts, group = rewards.shape
-    picked = torch.randint(group, (prompts,), generator=generator)
-    return _pairs(torch.arange(prompts), picked)
+    picked = torch.randint(group, (prompts,), generator=generator, device="cpu")
+    return _pairs(torch.arange(prompts, device="cpu"), picked)
 
 
 def random_k_overall(rewards: Tensor, k: int, *, generator: torch.Generator) -> Tensor:
     """The control of `top_k_overall`: any k completions, each at most once, (k, 2)."""
     _matrix(rewards)
     _at_most(k, rewards)
-    order = torch.randperm(rewards.numel(), generator=generator)[:k]
+    order = torch.randperm(rewards.numel(), generator=generator, device="cpu")[:k]
     return _pairs(order // rewards.shape[1], order % rewards.shape[1])
 
 
@@ -299,7 +299,7 @@ def _inside(pairs: Tensor, shape: Sequence[int]) -> None:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:
         got = f"{pairs.dtype}, shape {tuple(pairs.shape)}"
         require.refuse("pairs", got, "int64, shape (N, 2)")
-    wrong = (pairs < 0) | (pairs >= torch.tensor(shape))
+    wrong = (pairs < 0) | (pairs >= torch.tensor(shape, device=pairs.device))
     if wrong.any():
         got = f"{tuple(pairs[wrong.any(1)][0].tolist())}"
         require.refuse("pairs", got, f"places in {tuple(shape)}, (prompt, completion)")

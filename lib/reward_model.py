@@ -116,7 +116,8 @@ def score(model: nn.Module, rollout: Rollout, *, batch: int = 128) -> Tensor:
     `batch` rows are read at a time, short ones with short ones.
     """
     require.count("batch", batch)
-    found = torch.zeros(len(rollout), dtype=torch.float64)
+    like = {"dtype": torch.float64, "device": rollout.mask.device}
+    found = torch.zeros(len(rollout), **like)
     for rows in rollout.lengths.argsort(stable=True).split(batch):
         found[rows] = at_last(model, rollout.rows(rows)).double()
     return found

@@ -58,7 +58,8 @@ def verified(asked: Sequence[Task], rollout: Rollout) -> Tensor:
 def reasoned(asked: Sequence[Task], rollout: Rollout) -> Tensor:
     """1 for an answer of one <think> block of true sums, then an answer; else 0."""
     written = (verify_reasoning(answer.text) for answer in answers(rollout))
-    return torch.tensor([float(good) for good in written], dtype=torch.float64)
+    found = [float(good) for good in written]
+    return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
 
 
 def gold(asked: Sequence[Task], rollout: Rollout) -> Tensor:

@@ -57,6 +57,11 @@ class Rollout:
         """The rollout of these rows only (a minibatch)."""
         return Rollout(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def to(self, device: torch.device) -> "Rollout":
+        """The same rollout on this device."""
+        parts = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return self if self.mask.device == device else Rollout(**parts)
+
     def __len__(self) -> int:
         return len(self.mask)
 

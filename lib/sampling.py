@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import require
+from lib.ops import device_of
 from lib.rollout import Rollout
 
 
@@ -73,15 +74,14 @@ def complete(
     _check_filter(temperature, top_k, top_p)
     require.count("max_tokens", max_tokens)
     require.count("group", group)
-    padded, lengths = _side_by_side(prompts, pad, generator.device)  # (P, n), (P,)
+    padded, lengths = _side_by_side(prompts, pad, device_of(policy))  # (P, n), (P,)
     reader = policy if hasattr(policy, "prefill") else _Rereading(policy)
     logits, cache = reader.prefill(padded, lengths, room=max_tokens, group=group)
     _check_token("end", end, logits)
     _check_token("pad", pad, logits)
     size = (max_tokens, len(logits), 1)
-    luck = torch.rand(
-        size, dtype=torch.float64, device=logits.device, generator=generator
-    )
+    like = {"dtype": torch.float64, "device": generator.device}
+    luck = torch.rand(size, generator=generator, **like).to(logits.device)
     draw = partial(_draw, temperature=temperature, top_k=top_k, top_p=top_p)
     ended = torch.zeros_like(logits[:, 0], dtype=torch.bool)  # (B,)
     tokens, logps = [], []
@@ -196,7 +196,7 @@ def _side_by_side(
 
 def _check_token(name: str, token: int, logits: Tensor) -> None:
     require.count(name, token, least=0)
-    require.integers(name, torch.tensor(token), logits.shape[-1])
+    require.integers(name, torch.tensor(token, device=logits.device), logits.shape[-1])
 
 
 def _check_filter(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -17,7 +17,7 @@ from lib import checkpoint, require
 from lib.evaluate import prompt_ids
 from lib.losses.supervised import Loss, sft
 from lib.models.transformer import Transformer
-from lib.ops import token_logps
+from lib.ops import device_of, token_logps
 from lib.pretrain import CONFIG, base_model
 from lib.rollout import Rollout
 from lib.train import History, fit, warm_cosine
@@ -54,14 +54,16 @@ def written(
         answer = TOKENIZER.encode(text if text.startswith(" ") else f" {text}")
         rows.append([*prompt, *answer, *[TOKENIZER.end] * done])
         begins.append(len(prompt))
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.full((len(rows), int(lengths.max())), TOKENIZER.pad)
+    here = {"device": "cpu"}  # text is read there; a model takes it to its own
+    lengths = torch.tensor([len(row) for row in rows], **here)
+    tokens = torch.full((len(rows), int(lengths.max())), TOKENIZER.pad, **here)
     for place, row in zip(tokens, rows):
-        place[: len(row)] = torch.tensor(row)
-    at = torch.arange(tokens.shape[1])
-    mask = (at >= torch.tensor(begins).unsqueeze(1)) & (at < lengths.unsqueeze(1))
+        place[: len(row)] = torch.tensor(row, **here)
+    at = torch.arange(tokens.shape[1], **here)
+    first = torch.tensor(begins, **here).unsqueeze(1)
+    mask = (at >= first) & (at < lengths.unsqueeze(1))
     last = tokens.gather(1, lengths.unsqueeze(1) - 1).squeeze(1)
-    nothing = torch.zeros(tokens[:, 1:].shape)
+    nothing = torch.zeros(tokens[:, 1:].shape, **here)
     return Rollout(
         states=tokens[:, :-1],
         actions=tokens[:, 1:],
@@ -75,6 +77,7 @@ def written(
 
 def sft_loss(model: nn.Module, shown: Rollout) -> Loss:
     """Predict the answers, not the questions: `sft` on the tokens of the mask."""
+    shown = shown.to(device_of(model))
     return sft(token_logps(model(shown.states), shown.actions), shown.mask)
 
 

@@ -96,7 +96,9 @@ def minibatches(
 ) -> Iterator[Tensor]:
     """Indices 0 … count - 1, `batch` at a time, in a new random order each epoch."""
     for _ in range(epochs):
-        yield from torch.randperm(count, generator=generator).split(batch)
+        yield from torch.randperm(
+            count, generator=generator, device=generator.device
+        ).split(batch)
 
 
 def _constant(lr: float) -> Callable[[int], float]:

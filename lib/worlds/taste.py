@@ -234,4 +234,5 @@ def _scores(name: str, x: Tensor) -> None:
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, dtype=torch.float64, generator=generator)
+    like = {"dtype": torch.float64, "device": generator.device}
+    return torch.rand(shape, generator=generator, **like)
