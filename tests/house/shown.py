@@ -77,7 +77,7 @@ def evidence(path: Path, root: Path = notebooks.ROOT) -> Evidence:
     """
     here = of(notebooks.read(path))
     record = root / "notebooks" / "records" / f"{path.stem}.json"
-    facts = json.loads((root / "lib" / "recipes" / "published.json").read_text("utf-8"))
+    facts = json.loads((root / "labs" / "published.json").read_text("utf-8"))
     far: list[tuple[int, list[Number]]] = []
     if path.parent.name == "solutions":
         chapter = of(notebooks.read(path.parents[1] / path.name))
