@@ -37,7 +37,7 @@ UNWELCOME = {
     "when we tried": r"\bwhen we (?:tried|looked)\b",
     "a run of ours": r"\b(?:in|on) (?:a|one|some) runs? of ours\b|\bin our runs\b",
 }
-LEFT = {("solutions/01_thermostat", "hangs on")}  # known, and not yet mended
+LEFT: set[tuple[str, str]] = set()  # known, and not yet mended
 
 
 def unwelcome(text: str) -> Iterator[str]:
