@@ -195,8 +195,8 @@ def test_the_name_tells_the_seed_and_a_hash():
 def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypatch):
     names = {name_of(0), name_of(1)}
     for where, what, value in (
-        (pretrain, "CONFIG", TINY),
-        (pretrain, "UPDATES", 3),
+        (made_here, "CONFIG", TINY),
+        (made_here, "UPDATES", 3),
         (torch, "__version__", "0.0"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS"),
     ):

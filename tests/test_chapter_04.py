@@ -61,7 +61,7 @@ def test_the_recorded_sweep_says_what_the_page_says():
     sizes, ceiling = SWEEP["sizes"], SWEEP["ceiling"]
     assert tuple(sizes) == reward_models_runs.SIZES == (32, 128, 512, 2048, 8192)
     plain, informed = (
-        torch.tensor(SWEEP["accuracy"][k.__name__]) for k in reward_models_runs.KINDS
+        torch.tensor(SWEEP["accuracy"][kind]) for kind in ("RewardModel", "Informed")
     )
     assert (
         plain.shape

@@ -15,6 +15,7 @@ from lib.recipes.decontaminate import decontaminator
 from lib.recipes.stages import BASE, Outcome, Work
 from lib.reward_model import RewardModel, SurprisalRewardModel, score
 from lib.rollout import Rollout
+from lib.seeds import seed_of
 from lib.sft import written
 from lib.worlds import taste
 from lib.worlds.tasks import reasoning, tasks
@@ -171,7 +172,7 @@ def test_all_answers_of_a_prompt_but_the_first_can_be_rejected(model):
         model, prompts.talk, count=100, seed=0, annotators=exact
     )
     draw = torch.Generator().manual_seed(0)
-    asked = prompts.talk(preference_data.PROMPTS_AT_ONCE, 0)
+    asked = prompts.talk(preference_data.PROMPTS_AT_ONCE, seed_of("pairs", 0, 0))
     rollout = evaluate.ask(model, asked, group=4, generator=draw)
     gold = evaluate.scores(asked, rollout).reshape(-1, 4)
     rows, ranks = {}, []
@@ -204,7 +205,7 @@ class Says(torch.nn.Module):
 def test_a_block_in_which_every_pair_ties_is_followed_by_another():
     sums = tasks("sum", count=200, seed=0, levels=[1])
     nine, seven = (next(t for t in sums if t.answer == a) for a in ("9", "7"))
-    first = 1000 * 3
+    first = seed_of("pairs", 3, 0)
 
     def asks(count, seed):
         return [nine if seed == first else seven] * count
@@ -333,7 +334,7 @@ def kinds(model):
             None,
         ),
         "practised": (
-            tools.rl_stage(sums, rewards.verified, updates=4, **answer),
+            tools.rl_stage(sums, rewards.verified, updates=24, **answer),
             8,
             None,
         ),
@@ -343,7 +344,7 @@ def kinds(model):
             model,
         ),
         "ppo": (
-            feedback.ppo_stage(updates=4, prompts=2, group=2, rows=2),
+            feedback.ppo_stage(updates=24, prompts=2, group=2, rows=2),
             8,
             RewardModel(model),
         ),

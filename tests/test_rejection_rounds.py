@@ -19,6 +19,7 @@ from lib.rejection import (
     selected,
 )
 from lib.rollout import concat, rollout_metrics
+from lib.seeds import seed_of
 from lib.sft import sft_loss, written
 from lib.train import fit, minibatches
 from lib.worlds.tasks import Task, tasks
@@ -330,7 +331,7 @@ def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
             longest,
             ask(number),
             rejection.top_per_prompt,
-            seed=1_000_003 * 8 + number,
+            seed=seed_of("round", 7, number),
             config=SMALL,
             pupil=model if afresh else None,
         )

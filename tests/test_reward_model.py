@@ -248,7 +248,7 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
         small(dtype=torch.float32), pairs, kind=SurprisalRewardModel, seed=2
     )
     assert torch.equal(made.head.weight, want.head.weight)
-    monkeypatch.setattr(reward_model, "compare", None)
+    monkeypatch.setattr(reward_model, "sample_pairs", None)
     kept = reward_model.proxy_model(seed=2)
     assert torch.equal(kept.head.weight, made.head.weight)
     assert torch.equal(kept.ear, made.ear)
