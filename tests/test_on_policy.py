@@ -564,3 +564,14 @@ def test_on_policy_rloo_is_the_gradient_of_reward_less_beta_times_kl():
     paid = rewards.flatten() - 0.3 * ratio.masked_fill(~rollout.mask, 0).sum(1)
     want = leave_one_out(paid.reshape(-1, 4)).flatten()
     assert_close(batch.advantages[:, 0], want, rtol=0, atol=1e-12)
+
+
+def test_drift_is_the_log_ratio_of_policy_to_reference_summed_over_an_answer():
+    rollout, *_ = asked_and_judged(low, ASK, resample=False)
+    ref = action_logps(model(5), rollout)
+    d = (rollout.logps - ref).masked_fill(~rollout.mask, 0)  # log π - log ref
+    assert_close(drift(model(5))(None, rollout), d.sum(1), rtol=0, atol=1e-12)
+    third = (torch.exp(-d) - 1 + d).sum(1)
+    got = drift(model(5), estimator=k3)(None, rollout)
+    assert_close(got, third, rtol=0, atol=1e-12)
+    assert (got >= 0).all() and d.sum().abs() > 0.1
