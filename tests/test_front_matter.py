@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from unicodedata import normalize
 
 import pytest
 
