@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from test_on_policy import Bigram
 from test_pair_logps import model, pairs
 from torch.testing import assert_close
 
@@ -278,17 +279,6 @@ def test_a_batch_has_32_rows_and_there_is_one_epoch_unless_told_otherwise():
         model(), rows.rows(torch.arange(64)), dpo, lr=1e-3, seed=0
     )
     assert len(history["loss"]) == 2
-
-
-class Bigram(torch.nn.Module):
-    """Any causal model: tokens (B, T) -> logits (B, T, A); it names no context."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.table = torch.nn.Parameter(torch.zeros(size, size, dtype=torch.float64))
-
-    def forward(self, tokens):
-        return self.table[tokens]
 
 
 def test_any_causal_model_can_be_aligned():
