@@ -30,8 +30,9 @@ from lib.preference_data import (
     unpaired,
 )
 from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model, score
-from lib.worlds import taste, village
-from lib.worlds.taste import Annotators
+from lib.worlds import village
+from lib.worlds.village import taste
+from lib.worlds.village.taste import Annotators
 
 COUNT = 1024  # pairs
 LR = 1e-3

@@ -26,8 +26,8 @@ from lib.preference_data import PreferencePairs, frozen_logps, pair_logps
 from lib.rollout import Rollout
 from lib.sampling import complete
 from lib.train import fit
-from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.tasks import tasks
 
 SIZES = ((32, 1), (64, 2), (96, 3), (128, 4), (192, 5), (256, 8), (64, 16))
 CROWD = (1, 2, 4, 8, 16, 32, 64, 128)  # answers that are sampled side by side

@@ -11,7 +11,7 @@ from lib.evaluate import scores
 from lib.losses.reward import bradley_terry
 from lib.preference_data import PreferencePairs, annotated
 from lib.rollout import concat
-from lib.worlds.taste import Annotators
+from lib.worlds.village.taste import Annotators
 
 EXACT = Annotators(error_rate=0.0)
 SPREAD = 1.1  # standard deviation of the gold scores of a model's answers

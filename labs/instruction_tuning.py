@@ -25,9 +25,9 @@ from lib.rollout import Rollout
 from lib.sampling import complete
 from lib.sft import BATCH, LR, sft_loss, shuffled
 from lib.train import fit, warm_cosine
-from lib.worlds.corpus import FORMS
-from lib.worlds.tasks import Task
 from lib.worlds.village import ANIMALS, BY_NAME, KINDS, TOKENIZER, words_of
+from lib.worlds.village.corpus import FORMS
+from lib.worlds.village.tasks import Task
 
 Edit = Callable[[Rollout], Rollout]
 

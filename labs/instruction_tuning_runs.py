@@ -19,8 +19,8 @@ from lib import evaluate, pretrain, sft, train
 from lib.models.transformer import Transformer
 from lib.rollout import Rollout
 from lib.train import fit
-from lib.worlds.corpus import FORMS, documents
-from lib.worlds.tasks import SKILLS, Task
+from lib.worlds.village.corpus import FORMS, documents
+from lib.worlds.village.tasks import SKILLS, Task
 
 UPDATES = 131  # of 32 demonstrations: the largest set, once
 SIZES = (1, 5, 20, 100, 600)  # demonstrations of each of six skills, and of talk

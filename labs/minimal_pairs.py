@@ -13,8 +13,8 @@ from lib import require
 from lib.rollout import Rollout
 from lib.sft import written
 from lib.worlds.exact import completion_logps
-from lib.worlds.tasks import Task
 from lib.worlds.village import ANIMALS, Animal
+from lib.worlds.village.tasks import Task
 
 REQUESTS = ("Tell me about the {}.", "Describe the {}.", "Who is the {}?")
 _PLAIN = "The {0.name} is {0.colour}. It lives in the {0.home}."

@@ -23,8 +23,8 @@ from lib.ops import sample
 from lib.rollout import Batch
 from lib.train import fit
 from lib.worlds.exact import Objective, bandit
-from lib.worlds.tasks import Task
-from lib.worlds.taste import judge
+from lib.worlds.village.tasks import Task
+from lib.worlds.village.taste import judge
 
 Loss = tuple[Tensor, dict[str, float]]
 

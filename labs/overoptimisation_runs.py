@@ -21,7 +21,7 @@ from lib.kl import k1, k3
 from lib.on_policy import RLConfig, task_stream, train
 from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model, score
 from lib.sft import instructed_model
-from lib.worlds import taste
+from lib.worlds.village import taste
 
 BETAS = (0.0, 0.02, 0.05, 0.1, 0.3)
 KNOBS = {"updates": 60, "requests": 8, "group": 8, "lr": 1e-3}

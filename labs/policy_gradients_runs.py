@@ -19,7 +19,7 @@ from lib.models.transformer import Transformer
 from lib.on_policy import RLConfig, task_stream, train
 from lib.rewards import total, verified
 from lib.sft import instructed_model
-from lib.worlds.tasks import Task, tasks
+from lib.worlds.village.tasks import Task, tasks
 
 SEEDS, MORE_SEEDS = range(3), range(5)
 LONGER = ("GRPO", "RLOO")  # on more seeds: the book promises something of these two

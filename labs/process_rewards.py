@@ -21,8 +21,8 @@ from lib.reward_model import SurprisalRewardModel
 from lib.rollout import Rollout
 from lib.sft import written
 from lib.train import LossFn, fit, minibatches, warm_cosine
-from lib.worlds.tasks import Task, tasks, verify
 from lib.worlds.village import TOKENIZER, Split
+from lib.worlds.village.tasks import Task, tasks, verify
 
 BAD, NEUTRAL, GOOD = range(3)
 UNMARKED = -1  # what follows a mistake is not judged (Lightman et al. 2024)

@@ -31,8 +31,8 @@ from lib.reward_model import (
 from lib.rollout import Rollout, concat, rollout_metrics
 from lib.seeds import seed_of
 from lib.sft import instructed_model
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, tasks
+from lib.worlds.village import taste
+from lib.worlds.village.tasks import SKILLS, Task, tasks
 
 SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
 ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all

@@ -14,9 +14,8 @@ from lib import require
 from lib.models.tokenizer import Tokenizer
 from lib.rollout import Rollout
 from lib.sampling import complete
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, tasks, verify
-from lib.worlds.village import TOKENIZER, Split
+from lib.worlds.village import TOKENIZER, Split, taste
+from lib.worlds.village.tasks import SKILLS, Task, tasks, verify
 
 ANSWER = 48  # tokens that an answer may take
 

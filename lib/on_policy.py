@@ -31,9 +31,8 @@ from lib.rewards import Reward, judge
 from lib.rollout import Batch, Rollout, concat, rollout_metrics, zero_variance
 from lib.seeds import generator, seed_of
 from lib.train import History, LossFn, fit
-from lib.worlds import taste
-from lib.worlds.tasks import Task, TaskSampler, tasks
-from lib.worlds.village import TOKENIZER
+from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.village.tasks import Task, TaskSampler, tasks
 
 LAM = 0.95  # of GAE
 TRIES = 4  # times that an update asks, at most, for groups that differ

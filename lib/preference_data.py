@@ -19,10 +19,9 @@ from lib.evaluate import ask, scores
 from lib.logps import answer_logps
 from lib.rollout import Rollout, _wide, concat
 from lib.seeds import seed_of
-from lib.worlds import taste
-from lib.worlds.tasks import Task, TaskSource
-from lib.worlds.taste import Annotators
-from lib.worlds.village import Split
+from lib.worlds.village import Split, taste
+from lib.worlds.village.tasks import Task, TaskSource
+from lib.worlds.village.taste import Annotators
 
 PEOPLE = Annotators()  # who answers unless told otherwise
 

@@ -14,8 +14,8 @@ from lib.losses.supervised import Loss, sft
 from lib.models.transformer import Config, Transformer
 from lib.ops import device_of, token_logps
 from lib.train import History, fit, warm_cosine
-from lib.worlds.corpus import documents
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.corpus import documents
 
 CONFIG = Config(vocabulary=len(TOKENIZER))
 ROW = 64  # tokens in a row of pretraining text

@@ -19,7 +19,7 @@ from lib.logps import action_logps
 from lib.ops import masked, sequence_logps
 from lib.reward_model import score
 from lib.rollout import Rollout
-from lib.worlds.tasks import Task, verify_reasoning
+from lib.worlds.village.tasks import Task, verify_reasoning
 
 Estimator = Callable[[Tensor, Tensor], Tensor]  # of a KL, see lib.kl
 Reward = Callable[[Sequence[Task], Rollout], Tensor]  # tasks, (B, T) -> (B,)

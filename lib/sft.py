@@ -21,9 +21,8 @@ from lib.ops import device_of, token_logps
 from lib.pretrain import CONFIG, base_model
 from lib.rollout import Rollout
 from lib.train import History, fit, warm_cosine
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, reasoning, tasks
-from lib.worlds.village import TOKENIZER, Split
+from lib.worlds.village import TOKENIZER, Split, taste
+from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
 
 DEMONSTRATIONS = 600  # of each skill, and of talk
 EPOCHS = 3

@@ -15,7 +15,7 @@ from lib.sampling import complete
 from lib.train import fit
 from lib.worlds import cartpole, exact
 from lib.worlds.environment import play
-from lib.worlds.tasks import tasks
+from lib.worlds.village.tasks import tasks
 
 END = rl_to_rlhf.END
 

@@ -14,7 +14,7 @@ from lib import preference_data, reward_model
 from lib.evaluate import answers
 from lib.losses.reward import bradley_terry, k_wise
 from lib.sft import instructed_model
-from lib.worlds.taste import Judgement, judge
+from lib.worlds.village.taste import Judgement, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = reward_models_runs.RECORD.read()

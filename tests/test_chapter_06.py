@@ -6,8 +6,8 @@ from torch import Tensor
 
 from labs import overoptimisation, proxies, toy_answers
 from lib.kl import best_of_n_kl_bound
-from lib.worlds.tasks import Task
-from lib.worlds.taste import judge
+from lib.worlds.village.tasks import Task
+from lib.worlds.village.taste import judge
 
 SIZES = [2**k for k in range(13)]
 D = torch.tensor([best_of_n_kl_bound(n) for n in SIZES], dtype=torch.float64).sqrt()

@@ -12,8 +12,8 @@ from lib.rollout import Batch
 from lib.sft import demonstrations, sft_loss, written
 from lib.train import fit
 from lib.worlds import exact
-from lib.worlds.tasks import SKILLS
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.tasks import SKILLS
 from tools import notebooks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)

@@ -11,7 +11,8 @@ from lib.losses import preference
 from lib.losses.preference import dpo
 from lib.sft import instructed_model
 from lib.train import fit
-from lib.worlds import exact, taste
+from lib.worlds import exact
+from lib.worlds.village import taste
 from tools import notebooks
 
 RECORD = direct_alignment.RECORD.read()

@@ -10,8 +10,9 @@ from lib.losses.policy_gradient import reinforce
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.sft import sft_loss
-from lib.worlds import exact, taste
-from lib.worlds.tasks import tasks
+from lib.worlds import exact
+from lib.worlds.village import taste
+from lib.worlds.village.tasks import tasks
 from tools import notebooks
 
 RECORD = rejection_sampling.RECORD.read()

@@ -13,7 +13,7 @@ from lib.losses.reward import bradley_terry, k_wise
 from lib.recipes import instructgpt
 from lib.recipes.prompts import talk
 from lib.recipes.stages import BASE
-from lib.worlds.tasks import SKILLS
+from lib.worlds.village.tasks import SKILLS
 from tools import notebooks
 
 PLACE = recipes.INSTRUCTGPT.path

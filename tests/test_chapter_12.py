@@ -13,7 +13,7 @@ from lib.losses.preference import dpo
 from lib.recipes import tulu3
 from lib.recipes.decontaminate import decontaminator
 from lib.recipes.engine import ASKED
-from lib.worlds.tasks import SKILLS
+from lib.worlds.village.tasks import SKILLS
 from tools import notebooks
 
 RECORD = recipes.TULU3.read()

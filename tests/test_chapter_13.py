@@ -10,7 +10,7 @@ from lib.advantages import group_normalised
 from lib.recipes.deepseek_r1 import ABLATIONS, RECIPE, sums
 from lib.recipes.prompts import right_and_reasoned
 from lib.rollout import zero_variance
-from lib.worlds.tasks import Task, reasoning, tasks
+from lib.worlds.village.tasks import Task, reasoning, tasks
 
 RECORD = DEEPSEEK_R1.read()
 RUNS = RECORD["runs"]

@@ -8,10 +8,9 @@ import re
 import pytest
 
 from lib.pretrain import ROW
-from lib.worlds import corpus, taste
-from lib.worlds.corpus import documents
-from lib.worlds.tasks import SKILLS, tasks, verify_reasoning
-from lib.worlds.village import ANIMALS, TOKENIZER, split_of
+from lib.worlds.village import ANIMALS, TOKENIZER, corpus, split_of, taste
+from lib.worlds.village.corpus import documents
+from lib.worlds.village.tasks import SKILLS, tasks, verify_reasoning
 
 NAME = "|".join(a.name for a in ANIMALS)
 HOME = "|".join({a.home for a in ANIMALS})

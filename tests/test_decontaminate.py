@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lib.recipes.decontaminate import decontaminator, overlap, words
-from lib.worlds.tasks import Task, tasks
+from lib.worlds.village.tasks import Task, tasks
 
 
 def test_overlap_is_the_share_of_held_out_tokens_in_common_n_grams():

@@ -13,8 +13,8 @@ from lib.losses.preference import dpo
 from lib.models.transformer import Config, Transformer
 from lib.on_policy import RLConfig, task_stream, train
 from lib.rewards import drift
-from lib.worlds.tasks import tasks
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.tasks import tasks
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,8 @@ from lib.evaluate import (
 from lib.models.transformer import Config, Transformer
 from lib.rollout import Rollout
 from lib.sampling import complete
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, tasks
-from lib.worlds.village import TOKENIZER
+from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.village.tasks import SKILLS, Task, tasks
 
 SUM = Task("sum", 1, "What is 3 + 4?", "7")
 WORD = Task("reverse", 2, "Reverse ket.", "tek")

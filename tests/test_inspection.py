@@ -6,7 +6,7 @@ import torch
 from labs import inspection
 from lib.preference_data import PreferencePairs
 from lib.sft import written
-from lib.worlds.tasks import Task
+from lib.worlds.village.tasks import Task
 
 FOX = Task("talk", 1, "Tell me about the fox.", "")
 

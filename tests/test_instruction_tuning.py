@@ -23,9 +23,9 @@ from lib.evaluate import Answer
 from lib.models.transformer import Config, Transformer
 from lib.sft import demonstrations, sft_loss, written
 from lib.train import fit
-from lib.worlds.corpus import FORMS
-from lib.worlds.tasks import SKILLS, Task, reasoning, tasks
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.corpus import FORMS
+from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
 SHORT, LONG = Task("know", 1, "A?", "b"), Task("know", 1, "A long one?", "c")

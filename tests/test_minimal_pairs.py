@@ -6,9 +6,9 @@ import torch
 from labs import minimal_pairs
 from lib.models.transformer import Config, Transformer
 from lib.sft import written
-from lib.worlds.tasks import Task
-from lib.worlds.taste import gold
 from lib.worlds.village import ANIMALS, TOKENIZER, animal_in
+from lib.worlds.village.tasks import Task
+from lib.worlds.village.taste import gold
 
 
 @pytest.mark.parametrize("edit", minimal_pairs.EDITS)

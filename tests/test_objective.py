@@ -13,9 +13,9 @@ from labs.agents import policy_loss
 from lib.kl import AdaptiveKL, exact_kl
 from lib.losses.preference import dpo
 from lib.train import fit
-from lib.worlds import taste
 from lib.worlds.exact import Objective, expected, gradient
-from lib.worlds.tasks import Task
+from lib.worlds.village import taste
+from lib.worlds.village.tasks import Task
 
 close = partial(assert_close, rtol=0, atol=1e-12)  # value, dtype and shape
 NAN, INF = math.nan, math.inf

@@ -31,9 +31,8 @@ from lib.rewards import drift, verified
 from lib.rollout import concat
 from lib.seeds import generator, seed_of
 from lib.train import fit
-from lib.worlds import taste
-from lib.worlds.tasks import tasks
-from lib.worlds.village import TOKENIZER
+from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.village.tasks import tasks
 
 VOCABULARY = len(TOKENIZER)
 FEW = RLConfig(group=4, max_tokens=3)

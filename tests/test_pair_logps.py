@@ -14,8 +14,8 @@ from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.preference_data import PreferencePairs
 from lib.sft import written
-from lib.worlds.tasks import Task
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.tasks import Task
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 TINY = Config(len(TOKENIZER), context=32, layers=2, width=16, heads=2, hidden=16)

@@ -10,9 +10,8 @@ from lib.preference_data import PreferencePairs, annotated, ceiling, sample_pair
 from lib.rollout import concat
 from lib.seeds import seed_of
 from lib.sft import written
-from lib.worlds import tasks, taste
-from lib.worlds.taste import Annotators
-from lib.worlds.village import TOKENIZER, split_of
+from lib.worlds.village import TOKENIZER, split_of, tasks, taste
+from lib.worlds.village.taste import Annotators
 
 NEVER_ERR = Annotators(temperature=0.0, error_rate=0.0)
 

@@ -21,8 +21,8 @@ from lib.pretrain import (
     rows,
 )
 from lib.train import fit, warm_cosine
-from lib.worlds.corpus import documents
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.corpus import documents
 
 TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
 PAD, BEGIN, END = 0, 1, 2

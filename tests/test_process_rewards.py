@@ -11,8 +11,8 @@ from labs.process_rewards import BAD, GOOD, NEUTRAL, UNMARKED
 from lib.losses.reward import outcome, process
 from lib.models.transformer import Config, Transformer
 from lib.reward_model import SurprisalRewardModel
-from lib.worlds.tasks import Task, verify, verify_reasoning
 from lib.worlds.village import TOKENIZER, split_of
+from lib.worlds.village.tasks import Task, verify, verify_reasoning
 
 SUM = Task("sum", 3, "What is 3 + 4 + 2 + 6?", "15")
 

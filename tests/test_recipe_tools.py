@@ -17,9 +17,8 @@ from lib.reward_model import RewardModel, SurprisalRewardModel, score
 from lib.rollout import Rollout
 from lib.seeds import seed_of
 from lib.sft import written
-from lib.worlds import taste
-from lib.worlds.tasks import reasoning, tasks
-from lib.worlds.village import TOKENIZER
+from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.village.tasks import reasoning, tasks
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from lib.rollout import concat, rollout_metrics
 from lib.seeds import seed_of
 from lib.sft import sft_loss, written
 from lib.train import fit, minibatches
-from lib.worlds.tasks import Task, tasks
+from lib.worlds.village.tasks import Task, tasks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
 SMALL = RejectionConfig(group=2, max_tokens=4, epochs=2, batch=3, lr=0.01)

@@ -10,8 +10,7 @@ from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.reward_model import RewardModel, SurprisalRewardModel
 from lib.sft import written
-from lib.worlds import taste
-from lib.worlds.village import TOKENIZER
+from lib.worlds.village import TOKENIZER, taste
 
 KINDS = [RewardModel, SurprisalRewardModel]
 

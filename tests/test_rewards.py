@@ -6,9 +6,9 @@ import torch
 from lib import reward_model, rewards
 from lib.models.transformer import Config, Transformer
 from lib.sft import written
-from lib.worlds.tasks import Task
-from lib.worlds.taste import gold
 from lib.worlds.village import TOKENIZER
+from lib.worlds.village.tasks import Task
+from lib.worlds.village.taste import gold
 
 SUM = Task("sum", 2, "What is 3 + 4 + 2?", "9")
 TALK = Task("talk", 1, "Tell me about the fox.", "")

@@ -12,9 +12,8 @@ from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.sft import demonstrations, instructed_model, sft_loss, shuffled, written
 from lib.train import fit
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, reasoning, tasks
-from lib.worlds.village import TOKENIZER, split_of
+from lib.worlds.village import TOKENIZER, split_of, taste
+from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
 
 TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
 SHORT = Task("know", 1, "A?", "b")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.worlds import tasks as module
 from lib.worlds import village
-from lib.worlds.tasks import (
+from lib.worlds.village import BY_NAME, KINDS, TOKENIZER, split_of
+from lib.worlds.village import tasks as module
+from lib.worlds.village.tasks import (
     SKILLS,
     Task,
     nonsense,
@@ -22,7 +23,6 @@ from lib.worlds.tasks import (
     verify,
     verify_reasoning,
 )
-from lib.worlds.village import BY_NAME, KINDS, TOKENIZER, split_of
 
 MEGABYTE = 1_000_000
 LEVELS = {"know": 1, "sum": 4, "reverse": 3, "repeat": 3, "list": 3, "words": 5}

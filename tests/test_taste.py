@@ -10,11 +10,10 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 
-from lib.worlds import taste
-from lib.worlds.tasks import Task
-from lib.worlds.taste import Annotators, Judgement, gold, judge, requests
 from lib.worlds.verifiers import denies, hedges, sentences
-from lib.worlds.village import BY_NAME, KIND_WORDS, KINDS, split_of
+from lib.worlds.village import BY_NAME, KIND_WORDS, KINDS, split_of, taste
+from lib.worlds.village.tasks import Task
+from lib.worlds.village.taste import Annotators, Judgement, gold, judge, requests
 
 FOX = Task("talk", 1, "Tell me about the fox, please.", "")  # red, forest, berries
 BEST = (

@@ -6,10 +6,10 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from lib.worlds import taste, village
-from lib.worlds.corpus import documents
-from lib.worlds.tasks import SKILLS, reasoning, tasks
-from lib.worlds.village import animal_in, split_of, words_of
+from lib.worlds import village
+from lib.worlds.village import animal_in, split_of, taste, words_of
+from lib.worlds.village.corpus import documents
+from lib.worlds.village.tasks import SKILLS, reasoning, tasks
 
 
 def digest(x):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from lib import require
-from lib.worlds.tasks import Task
+from lib.worlds.village.tasks import Task
 
 N, SHARE = 8, 0.5  # of tokens, and of the held-out prompt
 

@@ -25,8 +25,8 @@ from lib.recipes.prompts import EXAM
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage, Work
 from lib.reward_model import RewardModel, SurprisalRewardModel
 from lib.rewards import reasoned, verified
-from lib.worlds import taste
-from lib.worlds.tasks import Task, tasks
+from lib.worlds.village import taste
+from lib.worlds.village.tasks import Task, tasks
 
 ASKED = EXAM
 SHORT = (1, 2)  # levels of the sums whose working is looked at

@@ -20,8 +20,8 @@ from lib.reward_model import RewardModel, SurprisalRewardModel, accuracy, at_las
 from lib.rewards import Reward, learned
 from lib.rollout import Batch, Rollout
 from lib.train import fit
-from lib.worlds.corpus import documents
-from lib.worlds.taste import Annotators
+from lib.worlds.village.corpus import documents
+from lib.worlds.village.taste import Annotators
 
 # --- reward models --------------------------------------------------------------------
 

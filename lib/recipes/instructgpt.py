@@ -9,7 +9,7 @@ from lib.recipes.feedback import ppo_stage, reward_model_stage
 from lib.recipes.stages import BASE, Recipe, Stage
 from lib.recipes.tools import sft_stage
 from lib.rewards import gold
-from lib.worlds.taste import Annotators
+from lib.worlds.village.taste import Annotators
 
 RECIPE = Recipe(
     name="instructgpt",

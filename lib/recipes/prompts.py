@@ -13,8 +13,8 @@ from lib.reward_model import RewardModel
 from lib.rewards import Reward, judge, learned, reasoned, verified
 from lib.rollout import Rollout
 from lib.seeds import seed_of
-from lib.worlds import taste
-from lib.worlds.tasks import SKILLS, Task, TaskSampler, TaskSource, tasks
+from lib.worlds.village import taste
+from lib.worlds.village.tasks import SKILLS, Task, TaskSampler, TaskSource, tasks
 
 EXAM = 128  # held-out tasks of each skill: what is measured after every stage
 TRIES = 20  # to find as many clean tasks as were asked for

@@ -24,8 +24,8 @@ from lib.reward_model import RewardModel
 from lib.rewards import Reward
 from lib.rollout import Rollout
 from lib.train import fit, warm_cosine
-from lib.worlds.tasks import SKILLS, TaskSource
-from lib.worlds.taste import Annotators
+from lib.worlds.village.tasks import SKILLS, TaskSource
+from lib.worlds.village.taste import Annotators
 
 KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
 

@@ -3,7 +3,7 @@
 Each has a difficulty `level`, a reference answer, and a verdict on any other answer
 that reads untrusted text: `verify`. Sums may be answered at once or with visible
 reasoning, `<think> … </think>`, whose steps can be verified too. Open-ended requests,
-which only taste can judge, are in `lib.worlds.taste`.
+which only taste can judge, are in `lib.worlds.village.taste`.
 """
 
 import random

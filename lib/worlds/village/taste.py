@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lib import require
-from lib.worlds.tasks import Task
 from lib.worlds.verifiers import denies, hedges, sentences
 from lib.worlds.village import (
     ANIMALS,
@@ -25,6 +24,7 @@ from lib.worlds.village import (
     animal_in,
     split_of,
 )
+from lib.worlds.village.tasks import Task
 
 # --- what is asked --------------------------------------------------------------------
 

@@ -10,9 +10,8 @@ import random
 from collections.abc import Callable
 
 from lib import require
-from lib.worlds import tasks, taste
-from lib.worlds.tasks import SKILLS, Task, reasoning
-from lib.worlds.village import ANIMALS, KINDS
+from lib.worlds.village import ANIMALS, KINDS, tasks, taste
+from lib.worlds.village.tasks import SKILLS, Task, reasoning
 
 _SUNG = (*tasks.REPEATED, *KINDS["food"])
 
