@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from labs.record import of_sweeps
-from lib import direct, evaluate, on_policy, pretrain, rewards, sft
+from lib import direct, evaluate, on_policy, rewards, sft, villagers
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of
 from lib.kl import best_of_n_kl_bound
@@ -171,7 +171,7 @@ def climbed(
         model,
         ALGORITHMS["RLOO"],
         rewards.learned(judge),
-        on_policy.task_stream("talk", count=16, seed=seed),
+        villagers.task_stream("talk", count=16, seed=seed),
         seed=seed,
         updates=slower * UPDATES,
         lr=LR / slower,
@@ -215,8 +215,8 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
     policy = trained(model, both, "dpo", BETA, seed)
     yield {"pairs": "own, twice as many", **measured(policy, model)}
     for name, pairs in (
-        ("the base model's", pairs_of(seed, COUNT, pretrain.base_model())),
-        ("the villagers'", villagers(seed)),
+        ("the base model's", pairs_of(seed, COUNT, villagers.base_model())),
+        ("the villagers'", written_pairs(seed)),
     ):
         policy = trained(model, pairs, "dpo", BETA, seed)
         gold = pairs.chosen_gold.mean(), pairs.rejected_gold.mean()
@@ -224,7 +224,7 @@ def writers(model: Transformer, seed: int) -> Iterator[Run]:
         yield {"pairs": name, **measured(policy, model), **found}
 
 
-def villagers(seed: int) -> PreferencePairs:
+def written_pairs(seed: int) -> PreferencePairs:
     """Two villagers' answers to each request, which differ."""
     draw = random.Random(f"villagers {seed}")
     asked, texts = [], []
@@ -284,4 +284,6 @@ def lengths(model: Transformer, seed: int) -> Iterator[Run]:
 
 SHORT = (courses, writers, losses, noise, lengths, patience)
 SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
-RECORD = of_sweeps("09_direct_alignment", sft.instructed_model, SEEDS, file=__file__)
+RECORD = of_sweeps(
+    "09_direct_alignment", villagers.instructed_model, SEEDS, file=__file__
+)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from labs.record import Record
-from lib import sft
+from lib import sft, villagers
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import prompt_ids
 from lib.losses.preference import dpo
@@ -68,7 +68,7 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    written = sft.demonstrations(count=8, seed=0)
+    written = villagers.demonstrations(count=8, seed=0)
     shown = next(iter(sft.shuffled(written, epochs=1, batch=ROWS, seed=0)))
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)

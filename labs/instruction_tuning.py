@@ -20,11 +20,11 @@ from lib import require
 from lib.evaluate import ANSWER, Answer
 from lib.losses.supervised import Loss
 from lib.models.transformer import Transformer
-from lib.pretrain import next_token_loss, rows
 from lib.rollout import Rollout
 from lib.sampling import complete
 from lib.sft import BATCH, LR, sft_loss, shuffled
 from lib.train import fit, warm_cosine
+from lib.villagers import next_token_loss, rows
 from lib.worlds.village import ANIMALS, BY_NAME, KINDS, TOKENIZER, words_of
 from lib.worlds.village.corpus import FORMS
 from lib.worlds.village.tasks import Task

@@ -15,7 +15,7 @@ import torch
 
 from labs import instruction_tuning
 from labs.record import of_sweeps
-from lib import evaluate, pretrain, sft, train
+from lib import evaluate, sft, train, villagers
 from lib.models.transformer import Transformer
 from lib.rollout import Rollout
 from lib.train import fit
@@ -32,14 +32,14 @@ Shown = Sequence[tuple[Task, str]]
 
 def measured(model: Transformer, *, long: bool = False) -> dict[str, Any]:
     """What a model can do, how it says it, and what it remembers of its old text."""
-    asked = evaluate.exam()
+    asked = villagers.exam()
     put = longer(asked, seed=99) if long else asked
     draw = torch.Generator().manual_seed(0)
     rollout = evaluate.ask(model, put, generator=draw)
     scores = evaluate.scores(asked, rollout).reshape(7, -1).mean(1).tolist()
-    said = evaluate.answers(rollout)
+    said = villagers.answers(rollout)
     form = [instruction_tuning.well_formed(*pair) for pair in zip(asked, said)]
-    shown = sft.demonstrations(count=30, seed=77, split="test")
+    shown = villagers.demonstrations(count=30, seed=77, split="test")
     with torch.no_grad():
         loss, _ = sft.sft_loss(model, sft.written(*zip(*shown)))
     return {
@@ -75,14 +75,14 @@ def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 def sizes(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """More demonstrations, the same number of updates."""
     for count in SIZES:
-        shown = sft.demonstrations(count=count, seed=seed)
+        shown = villagers.demonstrations(count=count, seed=seed)
         pupil = instruction_tuning.tuned(model, shown, updates=UPDATES, seed=seed)
         yield {"shown": len(shown), **measured(pupil)}
 
 
 def rates(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """The same demonstrations at other learning rates."""
-    shown = sft.demonstrations(count=200, seed=seed)
+    shown = villagers.demonstrations(count=200, seed=seed)
     for lr in RATES:
         pupil = instruction_tuning.tuned(
             model, shown, updates=UPDATES, lr=lr, seed=seed
@@ -92,7 +92,7 @@ def rates(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 def masks(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Whose tokens are learned, with short and with long questions."""
-    shown = sft.demonstrations(count=200, seed=seed)
+    shown = villagers.demonstrations(count=200, seed=seed)
     tasks, texts = zip(*shown)
     for long in (False, True):
         put = list(zip(longer(tasks, seed=seed), texts)) if long else shown
@@ -112,7 +112,7 @@ def masks(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 def epochs(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """A small set sixteen times over, measured on the way."""
-    shown, pupil = sft.demonstrations(count=100, seed=seed), deepcopy(model)
+    shown, pupil = villagers.demonstrations(count=100, seed=seed), deepcopy(model)
     each = -(-len(shown) // sft.BATCH)
     stream = sft.shuffled(shown, epochs=16, batch=sft.BATCH, seed=seed)
     found: list[dict[str, Any]] = [{"epoch": 0, **measured(pupil)}]
@@ -131,8 +131,8 @@ def epochs(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 def rehearsals(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """The same demonstrations with and without some of the old text in between."""
-    shown = sft.demonstrations(count=200, seed=seed)
-    old = pretrain.rows(documents(count=4000, seed=1000 + seed)).split(pretrain.BATCH)
+    shown = villagers.demonstrations(count=200, seed=seed)
+    old = villagers.rows(documents(count=4000, seed=1000 + seed)).split(villagers.BATCH)
     for every in REHEARSALS:
         pupil = deepcopy(model)
         stream = sft.shuffled(shown, epochs=3, batch=sft.BATCH, seed=seed)
@@ -147,7 +147,7 @@ def rehearsals(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
     """Demonstrations of one skill only, and what becomes of the others."""
-    shown = sft.demonstrations(count=200, seed=seed)
+    shown = villagers.demonstrations(count=200, seed=seed)
     for skill in ("know", "sum"):
         some = [(task, text) for task, text in shown if task.skill == skill]
         pupil = instruction_tuning.tuned(model, some, updates=UPDATES // 3, seed=seed)
@@ -156,4 +156,4 @@ def alone(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
 
 SEEDS = {sweep: range(3) for sweep in (sizes, masks, epochs, rates, rehearsals, alone)}
 SEEDS[before] = range(1)
-RECORD = of_sweeps("07_instruction_tuning", pretrain.base_model, SEEDS, file=__file__)
+RECORD = of_sweeps("07_instruction_tuning", villagers.base_model, SEEDS, file=__file__)

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from labs.record import Record, call
-from lib import evaluate, rewards
+from lib import evaluate, rewards, villagers
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of
 from lib.kl import k1, k3
-from lib.on_policy import RLConfig, task_stream, train
-from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model, score
-from lib.sft import instructed_model
+from lib.on_policy import RLConfig, train
+from lib.reward_model import RewardModel, SurprisalRewardModel, score
+from lib.villagers import instructed_model, proxy_model, task_stream
 from lib.worlds.village import taste
 
 BETAS = (0.0, 0.02, 0.05, 0.1, 0.3)
@@ -35,13 +35,13 @@ def said(policy: nn.Module) -> list[str]:
     draw = torch.Generator().manual_seed(1)
     return [
         a.text.strip()
-        for a in evaluate.answers(evaluate.ask(policy, ASKED, generator=draw))
+        for a in villagers.answers(evaluate.ask(policy, ASKED, generator=draw))
     ]
 
 
 def before(seed: int) -> dict[str, Any]:
     """What is asked, and the skills of the model that all of them start from."""
-    skills = evaluate.skills(instructed_model(), count=40)
+    skills = villagers.skills(instructed_model(), count=40)
     return {"requests": [task.request for task in ASKED], "skills": skills, **KNOBS}
 
 
@@ -73,7 +73,7 @@ def climbed(seed: int, *, kind: type[RewardModel], beta: float) -> dict[str, Any
         "proxy": history["reward"],
         **columns,
         "texts": texts,
-        "skills": evaluate.skills(policy, count=40),
+        "skills": villagers.skills(policy, count=40),
     }
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from labs.record import Record, call
-from lib import evaluate
+from lib import evaluate, villagers
 from lib.algorithms import ALGORITHMS
 from lib.models.transformer import Transformer
-from lib.on_policy import RLConfig, task_stream, train
+from lib.on_policy import RLConfig, train
 from lib.rewards import total, verified
-from lib.sft import instructed_model
+from lib.villagers import instructed_model, task_stream
 from lib.worlds.village.tasks import Task, tasks
 
 SEEDS, MORE_SEEDS = range(3), range(5)
@@ -55,7 +55,7 @@ def passes(policy: Transformer) -> list[float]:
 def start(seed: int) -> dict[str, Any]:
     """The model that all of them start from."""
     model = instructed_model()
-    skills = evaluate.skills(model, count=40)
+    skills = villagers.skills(model, count=40)
     return {"held": held_out(model), "pass": passes(model), "skills": skills}
 
 
@@ -103,7 +103,7 @@ def trained(
     }
     made = {"algorithm": name, "lr": lr, "scale": scale, **knobs}
     found = {"held": looks, "sets": len(asked), "seconds": spent}
-    skills = evaluate.skills(policy, count=40)
+    skills = villagers.skills(policy, count=40)
     return {**made, **found, "skills": skills, "pass": passes(policy), "curves": curves}
 
 

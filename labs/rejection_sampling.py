@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from labs.record import of_sweeps
-from lib import evaluate, rejection, rewards
+from lib import evaluate, rejection, rewards, villagers
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of
 from lib.models.transformer import Transformer
-from lib.on_policy import RLConfig, task_stream, train
+from lib.on_policy import RLConfig, train
 from lib.preference_data import sample_pairs
 from lib.rejection import RejectionConfig
 from lib.reward_model import (
@@ -26,11 +26,10 @@ from lib.reward_model import (
     SurprisalRewardModel,
     accuracy,
     fit_reward_model,
-    proxy_model,
 )
 from lib.rollout import Rollout, concat, rollout_metrics
 from lib.seeds import seed_of
-from lib.sft import instructed_model
+from lib.villagers import instructed_model, proxy_model, task_stream
 from lib.worlds.village import taste
 from lib.worlds.village.tasks import SKILLS, Task, tasks
 
@@ -78,7 +77,7 @@ def examined(policy: Transformer) -> dict[str, Any]:
 
 def others(policy: Transformer) -> dict[str, float]:
     """The skills that nobody paid for."""
-    column = evaluate.skills(policy, count=40)
+    column = villagers.skills(policy, count=40)
     rest = [column[name] for name in SKILLS if name != SKILL]
     return {"others": sum(rest) / len(rest), "talk": column["talk"]}
 
@@ -190,7 +189,7 @@ def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
     rollout, gold = rejection.sample_and_score(
         policy, rewards.gold, asked, seed=1, config=config
     )
-    texts = [answer.text for answer in evaluate.answers(rollout)]
+    texts = [answer.text for answer in villagers.answers(rollout)]
     groups = [texts[i : i + 16] for i in range(0, len(texts), 16)]
     different = [len(set(group)) / 16 for group in groups]
     notes = rollout_metrics(rollout, gold)

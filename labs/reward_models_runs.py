@@ -16,7 +16,7 @@ from lib.reward_model import (
     accuracy,
     fit_reward_model,
 )
-from lib.sft import instructed_model
+from lib.villagers import instructed_model
 
 SIZES, SEEDS, UPDATES = (32, 128, 512, 2048, 8192), 3, 32
 KINDS = (RewardModel, SurprisalRewardModel)

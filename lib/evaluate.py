@@ -4,6 +4,7 @@ Here tokens become text again. Everything above this file may look at answers as
 reader does; everything below sees token ids.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ from lib import require
 from lib.models.tokenizer import Tokenizer
 from lib.rollout import Rollout
 from lib.sampling import complete
-from lib.worlds.village import TOKENIZER, Split, taste
-from lib.worlds.village.tasks import SKILLS, Task, tasks, verify
+from lib.seeds import generator, seed_of
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
+from lib.worlds.tasks import LEVELS, gold, tasks, verify
 
 ANSWER = 48  # tokens that an answer may take
 
@@ -28,8 +31,9 @@ class Answer:
     finished: bool  # it stopped of its own accord: end-of-text was drawn
 
 
-def prompt_ids(task: Task, tokenizer: Tokenizer = TOKENIZER) -> list[int]:
+def prompt_ids(task: Task, tokenizer: Tokenizer | None = None) -> list[int]:
     """The prompt of a task as a model reads it: begin, then its tokens."""
+    tokenizer = tokenizer or task.tokenizer
     return [tokenizer.begin, *tokenizer.encode(task.prompt)]
 
 
@@ -48,13 +52,15 @@ def ask(
     temperature: float = 1.0,
     top_k: int | None = None,
     max_tokens: int = ANSWER,
-    tokenizer: Tokenizer = TOKENIZER,
+    tokenizer: Tokenizer | None = None,
 ) -> Rollout:
     """`group` answers to each task, sampled (greedy with top_k=1); see `complete`.
 
     `asked` may hold anything that has a `.prompt`, and `tokenizer` be any object with
-    `encode`, `decode` and the ids `begin`, `end` and `pad`.
+    `encode`, `decode` and the ids `begin`, `end` and `pad`; without one it is that of
+    the tasks.
     """
+    tokenizer = tokenizer or asked[0].tokenizer
     return complete(
         policy,
         [prompt_ids(task, tokenizer) for task in asked],
@@ -71,7 +77,7 @@ def ask(
 def score(task: Task, answer: Answer) -> float:
     """1 or 0 by the task's verifier, which wants it finished; for talk, gold's score."""
     if task.skill == "talk":
-        return taste.gold(task, answer.text, finished=answer.finished)
+        return gold(task, answer.text, finished=answer.finished)
     return float(answer.finished and verify(task, answer.text))
 
 
@@ -81,35 +87,76 @@ def scores(asked: Sequence[Task], rollout: Rollout) -> Tensor:
         require.refuse("asked", f"{len(asked)} tasks", f"a divisor of {len(rollout)}")
     group = len(rollout) // len(asked)
     each = [task for task in asked for _ in range(group)]
-    pairs = zip(each, answers(rollout))
+    pairs = zip(each, answers(rollout, asked[0].tokenizer))
     found = [score(*pair) for pair in pairs]
     return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
 
 
-def exam(*, count: int = 64, seed: int = 0, split: Split = "test") -> list[Task]:
-    """`count` tasks of every skill, then as many open-ended requests."""
-    verified = [tasks(skill, count=count, seed=seed, split=split) for skill in SKILLS]
-    return [*sum(verified, []), *taste.requests(count=count, seed=seed, split=split)]
+def exam(
+    skill: str, *, level: int | None = None, count: int = 200, seed: int = 0
+) -> list[Task]:
+    """`count` distinct test tasks of one skill (of all its levels, or of one).
+
+    No two share a request, and none shares one with a training task. Where there are
+    fewer, the error says how many were found.
+    """
+    require.count("count", count)
+    levels = None if level is None else (level,)
+    found: dict[str, Task] = {}
+    for block in range(40):
+        number = seed_of("exam", seed, block)
+        more = tasks(skill, count=count, seed=number, split="test", levels=levels)
+        found |= {task.request: task for task in more if task.request not in found}
+        if len(found) >= count:
+            return list(found.values())[:count]
+    require.refuse("count", count, f"at most the {len(found)} that exist")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mean over exam tasks, with its interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+    count: int  # distinct tasks
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def mark(found: Sequence[float] | Tensor) -> Mark:
+    """The mean of one number a task: Wilson's interval for right and wrong, else normal.
+
+    Wilson (1927) keeps shares near 0 and 1 between 0 and 1.
+    """
+    x = torch.as_tensor(found, dtype=torch.float64)
+    require.finite("found", x)
+    n, mean, z = len(x), x.mean().item(), 1.96
+    if ((x == 0) | (x == 1)).all():
+        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        wide = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + (z / n / 2) ** 2)
+        return Mark(mean, centre - wide, centre + wide, n)
+    wide = z * x.std().item() / math.sqrt(n)
+    return Mark(mean, mean - wide, mean + wide, n)
 
 
 def skills(
-    policy: nn.Module,
-    *,
-    count: int = 64,
-    seed: int = 0,
-    split: Split = "test",
-    top_k: int | None = None,
-) -> dict[str, float]:
-    """The table's column for one model: the mean score in each skill, then in talk.
+    policy: nn.Module, *, count: int = 200, seed: int = 0, max_tokens: int = ANSWER
+) -> dict[str, Mark]:
+    """The column of one model in the table of skills: every skill, level by level.
 
-    Verified skills in [0, 1]; "talk" is the mean gold score. Answers are sampled at
-    temperature 1 (top_k=1: greedy), the same questions for every model.
+    Names are "cups 3", "facts 1", …, "talk"; answers are sampled at temperature 1, the
+    same questions for every model.
     """
-    asked = exam(count=count, seed=seed, split=split)
-    generator = torch.Generator().manual_seed(seed)
-    rollout = ask(policy, asked, generator=generator, top_k=top_k)
-    means = scores(asked, rollout).reshape(-1, count).mean(1).tolist()
-    return dict(zip((*SKILLS, "talk"), means))
+    column = {}
+    for skill, level in ((s, n) for s, levels in LEVELS.items() for n in levels):
+        asked = exam(skill, level=level, count=count, seed=seed)
+        luck = generator("exam answers", skill, level, seed)
+        rollout = ask(policy, asked, generator=luck, max_tokens=max_tokens)
+        name = skill if skill == "talk" else f"{skill} {level}"
+        column[name] = mark(scores(asked, rollout))
+    return column
 
 
 def pass_at_k(n: Tensor | int, correct: Tensor | int, k: Tensor | int) -> Tensor:
@@ -142,8 +189,11 @@ def _whole(name: str, x: Tensor | int) -> Tensor:
     return found.double()
 
 
-def table(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """Columns by model as a Markdown table, a skill a row."""
+def table(columns: Mapping[str, Mapping[str, object]]) -> str:
+    """Columns by model as a Markdown table, a skill a row.
+
+    Entries are numbers (shown with two digits) or anything that prints itself.
+    """
     if not columns:
         require.refuse("columns", "none", "at least one")
     names = list(next(iter(columns.values())))
@@ -152,10 +202,14 @@ def table(columns: Mapping[str, Mapping[str, float]]) -> str:
             require.refuse("columns", f"{list(column)} for {model!r}", f"{names}")
     head = ["| skill | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     body = [
-        f"| {name} | " + " | ".join(f"{c[name]:.2f}" for c in columns.values()) + " |"
+        f"| {name} | " + " | ".join(_shown(c[name]) for c in columns.values()) + " |"
         for name in names
     ]
     return "\n".join([*head, *body])
+
+
+def _shown(entry: object) -> str:
+    return f"{entry:.2f}" if isinstance(entry, float) else str(entry)
 
 
 # --- best of n ------------------------------------------------------------------------

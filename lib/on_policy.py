@@ -31,8 +31,8 @@ from lib.rewards import Reward, judge
 from lib.rollout import Batch, Rollout, concat, rollout_metrics, zero_variance
 from lib.seeds import generator, seed_of
 from lib.train import History, LossFn, fit
-from lib.worlds.village import TOKENIZER, taste
-from lib.worlds.village.tasks import Task, TaskSampler, tasks
+from lib.worlds.task import Task, TaskSampler
+from lib.worlds.tasks import tasks
 
 LAM = 0.95  # of GAE
 TRIES = 4  # times that an update asks, at most, for groups that differ
@@ -77,15 +77,10 @@ class PolicyWithCritic(nn.Module):
 def task_stream(
     skill: str, *, count: int, seed: int, levels: Sequence[int] | None = None
 ) -> TaskSampler:
-    """`count` training tasks of one skill for each update, always new ones.
-
-    The skill "talk" stands for open requests, which have no levels.
-    """
+    """`count` training tasks of one skill for each update, always new ones."""
 
     def ask(update: int) -> Sequence[Task]:
         number = seed_of("tasks", skill, seed, update)
-        if skill == "talk" and levels is None:
-            return taste.requests(count=count, seed=number)
         return tasks(skill, count=count, seed=number, levels=levels)
 
     return ask
@@ -99,7 +94,7 @@ def collect(
     *,
     seed: int,
     config: RLConfig = DEFAULT,
-    tokenizer: Tokenizer = TOKENIZER,
+    tokenizer: Tokenizer | None = None,
     resample: bool = False,
     measures: Mapping[str, Reward] | None = None,
 ) -> tuple[Rollout, Tensor, dict[str, float]]:
@@ -263,7 +258,7 @@ def training_batches(
     updates: int,
     reference: nn.Module | None = None,
     config: RLConfig = DEFAULT,
-    tokenizer: Tokenizer = TOKENIZER,
+    tokenizer: Tokenizer | None = None,
     controller: AdaptiveKL | None = None,
     measures: Mapping[str, Reward] | None = None,
 ) -> Callable[[int], Iterator[Batch]]:
@@ -315,7 +310,7 @@ def train(
     reference: nn.Module | None = None,
     critic: nn.Module | None = None,
     config: RLConfig = DEFAULT,
-    tokenizer: Tokenizer = TOKENIZER,
+    tokenizer: Tokenizer | None = None,
     controller: AdaptiveKL | None = None,
     measures: Mapping[str, Reward] | None = None,
     watch: Callable[[int, nn.Module], None] | None = None,

@@ -19,8 +19,8 @@ from lib.evaluate import ask, scores
 from lib.logps import answer_logps
 from lib.rollout import Rollout, _wide, concat
 from lib.seeds import seed_of
+from lib.worlds.task import Task, TaskSource
 from lib.worlds.village import Split, taste
-from lib.worlds.village.tasks import Task, TaskSource
 from lib.worlds.village.taste import Annotators
 
 PEOPLE = Annotators()  # who answers unless told otherwise

@@ -1,109 +1,140 @@
-"""The base model: a small transformer that has read the village's papers, and no more.
+"""Pretraining: a small transformer reads a corpus, and is a base model then.
 
-It is made by code in well under a minute, never downloaded, and kept on this computer.
+The five base models of the book are committed (`base_model`): nobody waits for them.
+`python -m tools.models` makes them anew.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from lib import checkpoint, require
+from lib import require
 from lib.losses.supervised import Loss, sft
+from lib.models.tokenizer import Tokenizer
 from lib.models.transformer import Config, Transformer
 from lib.ops import device_of, token_logps
+from lib.ready import load
+from lib.seeds import generator
 from lib.train import History, fit, warm_cosine
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.corpus import documents
+from lib.worlds.corpus import documents
+from lib.worlds.language import TOKENIZER
 
 CONFIG = Config(vocabulary=len(TOKENIZER))
-ROW = 64  # tokens in a row of pretraining text
+SEEDS = range(5)  # of the committed base models
+ROW = 96  # tokens in a row of text
 BATCH = 8  # rows
-UPDATES = 1800
+UPDATES = 6000
 LR = 5e-3
 
 
-def rows(texts: Sequence[str], length: int = ROW) -> Tensor:
-    """Documents packed into rows: (N, length + 1) token ids, padded on the right.
+@dataclass(frozen=True)
+class Packed:
+    """Documents side by side in rows of T + 1 tokens, and where each begins."""
 
-    Each document stands between begin and end. A row takes whole documents while they
-    fit; what is longer than a row is cut.
+    tokens: Tensor  # (N, T + 1)
+    document: Tensor  # (N, T + 1)  its number in the row; -1 is padding
+
+    def split(self, rows: int) -> Iterator["Packed"]:
+        """So many rows at a time."""
+        parts = zip(self.tokens.split(rows), self.document.split(rows))
+        return (Packed(*part) for part in parts)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def pack(
+    texts: Sequence[str], length: int = ROW, tokenizer: Tokenizer = TOKENIZER
+) -> Packed:
+    """Each document between begin and end; a row takes whole ones while they fit.
+
+    What is longer than a row is cut.
     """
     require.count("length", length)
     if not texts:
         require.refuse("texts", "none", "at least one")
-    packed: list[list[int]] = [[]]
+    rows: list[list[list[int]]] = [[]]
     for text in texts:
-        ids = [TOKENIZER.begin, *TOKENIZER.encode(text), TOKENIZER.end]
-        if packed[-1] and len(packed[-1]) + len(ids) > length + 1:
-            packed.append([])
-        packed[-1] += ids[: length + 1]
-    filled = torch.full((len(packed), length + 1), TOKENIZER.pad)
-    for row, ids in zip(filled, packed):
-        row[: len(ids)] = torch.tensor(ids)
-    return filled
+        ids = [tokenizer.begin, *tokenizer.encode(text), tokenizer.end][: length + 1]
+        if sum(map(len, rows[-1])) + len(ids) > length + 1:
+            rows.append([])
+        rows[-1].append(ids)
+    tokens = torch.full((len(rows), length + 1), tokenizer.pad)
+    document = torch.full_like(tokens, -1)
+    for row, (ids, number) in zip(rows, zip(tokens, document)):
+        lengths = [len(each) for each in row]
+        flat = [token for each in row for token in each]
+        ids[: len(flat)] = torch.tensor(flat)
+        which = torch.arange(len(row)).repeat_interleave(torch.tensor(lengths))
+        number[: len(flat)] = which
+    return Packed(tokens, document)
 
 
-def next_token_loss(model: nn.Module, batch: Tensor) -> Loss:
-    """Pretraining: predict every token but padding. batch: (B, length + 1)."""
-    batch = batch.to(device_of(model))
-    actions = batch[:, 1:]
-    logps = token_logps(model(batch[:, :-1]), actions)
-    return sft(logps, actions != TOKENIZER.pad)
+def next_token_loss(model: Transformer, batch: Packed) -> Loss:
+    """Predict every token of every document from those before it in that document.
+
+    Documents that share a row do not see each other.
+    """
+    device = device_of(model)
+    tokens, document = batch.tokens.to(device), batch.document.to(device)
+    states, actions = tokens[:, :-1], tokens[:, 1:]  # (B, T) each
+    here, there = document[:, :-1], document[:, 1:]
+    same = here.unsqueeze(2) == here.unsqueeze(1)  # (B, T, T)
+    seen = same.tril().unsqueeze(1)  # (B, 1, T, T)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return found.transpose(1, 2)
+
+    places = torch.arange(states.shape[1], device=device)
+    hidden = model.read(model.embed(states), places, attend)  # (B, T, width)
+    logps = token_logps(model.logits(hidden), actions)
+    return sft(logps, (there == here) & (there >= 0))
+
+
+def corpus(*, seed: int, updates: int, **shares: float) -> Packed:
+    """Rows of freshly written documents for so many updates, each read once.
+
+    `shares` change those of `lib.worlds.corpus.SHARES`.
+    """
+    rows, count = updates * BATCH, 2000
+    texts = documents(count=count, seed=seed, **shares)
+    full = len(pack(texts)) / count  # rows that a document takes
+    texts = documents(count=int(1.05 * rows / full) + 100, seed=seed, **shares)
+    packed = pack(texts)
+    return Packed(packed.tokens[:rows], packed.document[:rows])
 
 
 def pretrain(
     *,
-    seed: int = 0,
-    config: Config = CONFIG,
+    seed: int,
     updates: int = UPDATES,
+    config: Config = CONFIG,
     progress: str | None = None,
+    **shares: float,
 ) -> tuple[Transformer, History]:
-    """A model from nothing: one pass over freshly written documents."""
+    """A model from nothing, in float64: one pass over a corpus.
+
+    The seed draws the first weights and the text. A base of 6,000 updates takes about
+    four minutes on one core.
+    """
     require.count("seed", seed, least=0)
     require.count("updates", updates)
-    model = Transformer(config, generator=torch.Generator().manual_seed(seed))
-    fill = 19.5  # tokens a document takes, begin and end included
-    text = documents(count=int(1.2 * updates * BATCH * ROW / fill), seed=seed)
-    batches = rows(text)[: updates * BATCH].split(BATCH)
+    draw = generator("base model", seed)
+    model = Transformer(config, generator=draw, dtype=torch.float64)
+    batches = list(corpus(seed=seed, updates=updates, **shares).split(BATCH))
     lr = warm_cosine(LR, updates)
     return model, fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
-# --- kept on this computer ------------------------------------------------------------
-
-
-def base_model(*, seed: int = 0, progress: str | None = None) -> Transformer:
-    """The base model of this seed: read from the cache, or made and put there.
-
-    While it is made a bar shows how far it is, named `progress` ("base model", if None).
-    """
-    return base_run(seed=seed, progress=progress)[0]
-
-
-def base_run(
-    *, seed: int = 0, progress: str | None = None
-) -> tuple[Transformer, History]:
-    """The same with its training history (loss, grad_norm and perplexity, an update)."""
+def base_model(*, seed: int = 0) -> Transformer:
+    """The committed base model of this seed, in float64."""
     require.count("seed", seed, least=0)
-
-    def make() -> checkpoint.State:
-        bar = progress or "base model"
-        made, history = pretrain(
-            seed=seed, config=CONFIG, updates=UPDATES, progress=bar
-        )
-        return {"model": made.state_dict(), "history": history}
-
-    about, made_of = "the base model, which takes about 30 s", (CONFIG, UPDATES)
-    state = checkpoint.cached(
-        f"base-{seed}", make, file=__file__, of=made_of, about=about
-    )
-    model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
-    model.load_state_dict(state["model"])
-    return model, state["history"]
-
-
-def base_model_path(seed: int) -> Path:
-    """Where the base model of this seed is kept; see `checkpoint.cache_path`."""
-    return checkpoint.cache_path(f"base-{seed}", file=__file__, of=(CONFIG, UPDATES))
+    if seed not in SEEDS:
+        require.refuse("seed", seed, f"one of {tuple(SEEDS)}; `pretrain` makes others")
+    model = Transformer(CONFIG, generator=generator("base model", seed))
+    return load(model, f"base-{seed}")

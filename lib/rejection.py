@@ -25,7 +25,7 @@ from lib.rollout import Rollout, concat, rollout_metrics
 from lib.seeds import seed_of
 from lib.sft import sft_loss
 from lib.train import History, fit, minibatches, warm_cosine
-from lib.worlds.village.tasks import Task, TaskSampler
+from lib.worlds.task import Task, TaskSampler
 
 
 def top_per_prompt(rewards: Tensor) -> Tensor:

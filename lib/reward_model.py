@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from lib import checkpoint, require
+from lib import require
 from lib.losses.reward import Loss, bradley_terry
 from lib.models.attention import causal
 from lib.models.transformer import Transformer
@@ -24,10 +24,8 @@ from lib.ops import token_logps
 from lib.preference_data import PreferencePairs as PreferencePairs
 from lib.preference_data import sample_pairs as sample_pairs
 from lib.rollout import Rollout
-from lib.sft import instructed_model
 from lib.train import History, fit, minibatches, warm_cosine
 
-COMPARISONS = 4096  # that the book's proxy has seen
 EPOCHS, LR, BATCH, CENTRE = 2, 2e-3, 64, 0.01
 
 
@@ -173,35 +171,3 @@ def accuracy(model: nn.Module, comparisons: PreferencePairs) -> float:
     """The share of pairs whose chosen answer has the higher score; a tie is wrong."""
     better = score(model, comparisons.chosen) > score(model, comparisons.rejected)
     return better.double().mean().item()
-
-
-def proxy_model(
-    *,
-    seed: int = 0,
-    kind: type[RewardModel] = SurprisalRewardModel,
-    progress: str | None = None,
-) -> RewardModel:
-    """The book's reward model: 4,096 comparisons of the instruction-tuned model's answers.
-
-    `seed` draws the answers, the annotators' choices and the order; the model whose
-    answers they are, and whose copy it is, is always `instructed_model()`. Read from the
-    cache, or made in half a minute and put there.
-    """
-    trunk = instructed_model(progress=progress)
-
-    def make() -> checkpoint.State:
-        bar = progress or "comparisons"
-        comparisons = sample_pairs(trunk, count=COMPARISONS, seed=seed, progress=bar)
-        bar = progress or "reward model"
-        found, _ = fit_reward_model(
-            trunk, comparisons, kind=kind, seed=seed, progress=bar
-        )
-        return {"model": found.state_dict()}
-
-    made_of = COMPARISONS, EPOCHS, LR, BATCH, CENTRE
-    name = f"proxy-{kind.__name__.lower()}-{seed}"
-    about = f"a reward model ({kind.__name__}), which takes about 25 s"
-    state = checkpoint.cached(name, make, file=__file__, of=made_of, about=about)
-    model = kind(trunk)
-    model.load_state_dict(state["model"])
-    return model

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lib import require
-from lib.evaluate import answers, scores
+from lib.evaluate import scores
 from lib.kl import k1
 from lib.logps import action_logps
 from lib.ops import masked, sequence_logps
 from lib.reward_model import score
 from lib.rollout import Rollout
-from lib.worlds.village.tasks import Task, verify_reasoning
+from lib.worlds.task import Task
 
 Estimator = Callable[[Tensor, Tensor], Tensor]  # of a KL, see lib.kl
 Reward = Callable[[Sequence[Task], Rollout], Tensor]  # tasks, (B, T) -> (B,)
@@ -53,13 +53,6 @@ def verified(asked: Sequence[Task], rollout: Rollout) -> Tensor:
             wanted = "tasks that can be verified; taste is for a reward model"
             require.refuse("asked", f"{task.request!r}", wanted)
     return scores(asked, rollout)
-
-
-def reasoned(asked: Sequence[Task], rollout: Rollout) -> Tensor:
-    """1 for an answer of one <think> block of true sums, then an answer; else 0."""
-    written = (verify_reasoning(answer.text) for answer in answers(rollout))
-    found = [float(good) for good in written]
-    return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
 
 
 def gold(asked: Sequence[Task], rollout: Rollout) -> Tensor:

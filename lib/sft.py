@@ -13,18 +13,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from lib import checkpoint, require
+from lib import require
 from lib.evaluate import prompt_ids
 from lib.losses.supervised import Loss, sft
-from lib.models.transformer import Transformer
 from lib.ops import device_of, token_logps
-from lib.pretrain import CONFIG, base_model
 from lib.rollout import Rollout
 from lib.train import History, fit, warm_cosine
-from lib.worlds.village import TOKENIZER, Split, taste
-from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
+from lib.worlds.task import Task
 
-DEMONSTRATIONS = 600  # of each skill, and of talk
 EPOCHS = 3
 BATCH = 32
 LR = 3e-3
@@ -47,15 +43,16 @@ def written(
             require.refuse(name, f"{len(given)}", f"{len(asked)}, one for each task")
     if not asked:
         require.refuse("asked", "none", "at least one task")
+    tokenizer = asked[0].tokenizer
     rows, begins = [], []
     for task, text, done in zip(asked, texts, finished or [True] * len(asked)):
         prompt = prompt_ids(task)
-        answer = TOKENIZER.encode(text if text.startswith(" ") else f" {text}")
-        rows.append([*prompt, *answer, *[TOKENIZER.end] * done])
+        answer = tokenizer.encode(text if text.startswith(" ") else f" {text}")
+        rows.append([*prompt, *answer, *[tokenizer.end] * done])
         begins.append(len(prompt))
     here = {"device": "cpu"}  # text is read there; a model takes it to its own
     lengths = torch.tensor([len(row) for row in rows], **here)
-    tokens = torch.full((len(rows), int(lengths.max())), TOKENIZER.pad, **here)
+    tokens = torch.full((len(rows), int(lengths.max())), tokenizer.pad, **here)
     for place, row in zip(tokens, rows):
         place[: len(row)] = torch.tensor(row, **here)
     at = torch.arange(tokens.shape[1], **here)
@@ -70,7 +67,7 @@ def written(
         rewards=nothing,
         mask=mask[:, 1:],
         last_states=last,
-        terminated=last == TOKENIZER.end,
+        terminated=last == tokenizer.end,
     )
 
 
@@ -78,22 +75,6 @@ def sft_loss(model: nn.Module, shown: Rollout) -> Loss:
     """Predict the answers, not the questions: `sft` on the tokens of the mask."""
     shown = shown.to(device_of(model))
     return sft(token_logps(model(shown.states), shown.actions), shown.mask)
-
-
-def demonstrations(
-    *, count: int, seed: int, split: Split = "train"
-) -> list[tuple[Task, str]]:
-    """`count` tasks of every skill and as many open requests, each with an answer.
-
-    Half of the sums are worked step by step, inside <think>.
-    """
-    shown = [
-        (task, reasoning(task) if skill == "sum" and i % 2 else task.answer)
-        for skill in SKILLS
-        for i, task in enumerate(tasks(skill, count=count, seed=seed, split=split))
-    ]
-    talk = taste.requests(count=count, seed=seed, split=split)
-    return [*shown, *((task, task.answer) for task in talk)]
 
 
 def shuffled(
@@ -126,25 +107,3 @@ def instruct(
     rate = warm_cosine(lr, updates, warm=20)
     batches = list(shuffled(shown, epochs=epochs, batch=batch, seed=seed))
     return fit(model, batches, sft_loss, lr=rate, progress=progress)
-
-
-def instructed_model(*, seed: int = 0, progress: str | None = None) -> Transformer:
-    """The book's instruction-tuned model: the base model, shown how to answer.
-
-    Read from the cache, or made and put there (see `checkpoint.cached`), with a bar.
-    """
-
-    def make() -> checkpoint.State:
-        model = base_model(seed=seed, progress=progress)
-        shown = demonstrations(count=DEMONSTRATIONS, seed=seed)
-        knobs = {"epochs": EPOCHS, "batch": BATCH, "lr": LR, "seed": seed}
-        instruct(model, shown, **knobs, progress=progress or "instruction tuning")
-        return {"model": model.state_dict()}
-
-    made_of = (CONFIG, DEMONSTRATIONS, EPOCHS, BATCH, LR)
-    about = "the instruction-tuned model, which takes about 15 s"
-    name = f"instructed-{seed}"
-    state = checkpoint.cached(name, make, file=__file__, of=made_of, about=about)
-    model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
-    model.load_state_dict(state["model"])
-    return model

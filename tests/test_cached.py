@@ -18,7 +18,7 @@ from lib.checkpoint import cache_path as path_of
 from lib.checkpoint import cached
 from lib.digest import sources
 from lib.models.transformer import Config, Transformer
-from lib.pretrain import base_model, base_run, pretrain
+from lib.villagers import base_model, base_run, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
@@ -370,11 +370,11 @@ def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
         "import torch\n"
         "from lib import pretrain\n"
         "from lib.models.transformer import Config, Transformer\n"
-        f"pretrain.CONFIG, pretrain.UPDATES = {TINY}, 3\n"
+        f"villagers.CONFIG, villagers.UPDATES = {TINY}, 3\n"
         "draws = torch.Generator().manual_seed(0)\n"
-        "made = Transformer(pretrain.CONFIG, generator=draws)\n"
-        "pretrain.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
-        "for _ in range(8): pretrain.base_model_path(0).unlink(True); pretrain.base_run()"
+        "made = Transformer(villagers.CONFIG, generator=draws)\n"
+        "villagers.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
+        "for _ in range(8): villagers.base_model_path(0).unlink(True); villagers.base_run()"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from labs import agents, rl_to_rlhf
-from lib import evaluate
+from lib import villagers
 from lib.advantages import leave_one_out, reward_to_go
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
@@ -147,6 +147,6 @@ def test_practice_on_knowledge_repeats_a_few_questions():
         for update in range(75)
         for task in tasks("know", count=12, seed=1000 * seed + update)
     }
-    examined = evaluate.exam(count=40)
+    examined = villagers.exam(count=40)
     asked = {task.request for task in examined if task.skill == "know"}
     assert (len(practised), len(asked)) == (35, 13) and not practised & asked

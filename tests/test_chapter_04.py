@@ -11,9 +11,8 @@ import torch
 
 from labs import minimal_pairs, reward_models_runs
 from lib import preference_data, reward_model
-from lib.evaluate import answers
 from lib.losses.reward import bradley_terry, k_wise
-from lib.sft import instructed_model
+from lib.villagers import answers, instructed_model
 from lib.worlds.village.taste import Judgement, judge
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,12 +5,13 @@ import torch
 from torch.testing import assert_close
 
 from labs import agents, instruction_tuning, instruction_tuning_runs
-from lib import evaluate, sft
+from lib import sft, villagers
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.rollout import Batch
-from lib.sft import demonstrations, sft_loss, written
+from lib.sft import sft_loss, written
 from lib.train import fit
+from lib.villagers import demonstrations
 from lib.worlds import exact
 from lib.worlds.village import TOKENIZER
 from lib.worlds.village.tasks import SKILLS
@@ -182,7 +183,7 @@ def test_the_pages_count_what_is_different_among_the_demonstrations_and_the_prom
             assert different(pairs) == pytest.approx(about, rel=0.02)
     exam = {}
     for count in (40, 64):
-        for task in evaluate.exam(count=count):
+        for task in villagers.exam(count=count):
             exam.setdefault((count, task.skill), set()).add(task.request)
     sizes = {name: len(found) for name, found in exam.items()}
     assert (sizes[64, "know"], sizes[64, "list"]) == (13, 17)

@@ -10,7 +10,7 @@ from labs import policy_gradients_runs, probes
 from lib import advantages
 from lib.algorithms import ALGORITHMS
 from lib.models.transformer import Config, Transformer
-from lib.on_policy import task_stream
+from lib.villagers import task_stream
 from lib.worlds import exact
 from lib.worlds.village import TOKENIZER
 from tools import notebooks

@@ -9,8 +9,8 @@ from labs import agents, direct_alignment, objective
 from lib.kl import exact_kl, optimal_policy
 from lib.losses import preference
 from lib.losses.preference import dpo
-from lib.sft import instructed_model
 from lib.train import fit
+from lib.villagers import instructed_model
 from lib.worlds import exact
 from lib.worlds.village import taste
 from tools import notebooks
@@ -252,7 +252,7 @@ def test_the_villagers_worse_answers_are_shorter_than_the_model_s_own_worse_ones
     gap = {}
     for name, some in (
         ("own", direct_alignment.pairs_of(0, 1024, instructed_model())),
-        ("villagers", direct_alignment.villagers(0)),
+        ("villagers", direct_alignment.written_pairs(0)),
     ):
         longer = some.chosen.lengths - some.rejected.lengths
         gap[name] = longer.double().mean()

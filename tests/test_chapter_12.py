@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from labs import recipes
-from lib import evaluate, kl, sft
+from lib import kl, villagers
 from lib.losses.preference import dpo
 from lib.recipes import tulu3
 from lib.recipes.decontaminate import decontaminator
@@ -94,7 +94,7 @@ def test_one_pair_in_six_is_the_wrong_way_round_and_a_hundredth_and_a_half_is_ne
 
 
 def test_the_9393_demonstrations_are_4220_different_ones_and_know_is_35():
-    shown = sft.demonstrations(count=1_342, seed=0)
+    shown = villagers.demonstrations(count=1_342, seed=0)
     mix = random.Random(0).sample(shown, 9_393)
     assert len(set(mix)) == 4_220
     asked = {
@@ -105,7 +105,7 @@ def test_the_9393_demonstrations_are_4220_different_ones_and_know_is_35():
 
 
 def test_the_exam_asks_thirteen_questions_of_know_and_few_of_three_other_skills():
-    exam = evaluate.exam(count=ASKED)
+    exam = villagers.exam(count=ASKED)
     different = {
         skill: len({task.request for task in exam if task.skill == skill})
         for skill in (*SKILLS, "talk")
@@ -121,7 +121,7 @@ def test_the_prompts_of_rlvr_are_122_words_and_58_descriptions():
 
 
 def test_six_answers_in_ten_were_seen_before_the_first_epoch_ends():
-    mix = random.Random(0).sample(sft.demonstrations(count=1_342, seed=0), 9_393)
+    mix = random.Random(0).sample(villagers.demonstrations(count=1_342, seed=0), 9_393)
     seen = set(mix[:-1600])
     assert 0.55 < sum(one in seen for one in mix[-1600:]) / 1600 < 0.65
 
@@ -190,8 +190,8 @@ def test_a_verifier_multiplies_the_odds_and_costs_at_most_minus_log_j(ratio, see
 
 
 def test_eight_grams_throw_out_long_sums_and_nothing_else_and_four_grams_genres():
-    exam = evaluate.exam(count=ASKED)
-    shown = [task for task, _ in sft.demonstrations(count=100, seed=0)]
+    exam = villagers.exam(count=ASKED)
+    shown = [task for task, _ in villagers.demonstrations(count=100, seed=0)]
     copies, near = (decontaminator(exam, n=n) for n in (8, 4))
     out = [task for task in shown if copies(task)]
     assert {(task.skill, task.level > 2) for task in out} == {("sum", True)}

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from lib.pretrain import ROW
+from lib.villagers import ROW
 from lib.worlds.village import ANIMALS, TOKENIZER, corpus, split_of, taste
 from lib.worlds.village.corpus import documents
 from lib.worlds.village.tasks import SKILLS, tasks, verify_reasoning

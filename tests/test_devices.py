@@ -11,8 +11,9 @@ from lib import direct, evaluate, preference_data, rejection, reward_model, sft
 from lib.algorithms import ALGORITHMS
 from lib.losses.preference import dpo
 from lib.models.transformer import Config, Transformer
-from lib.on_policy import RLConfig, task_stream, train
+from lib.on_policy import RLConfig, train
 from lib.rewards import drift
+from lib.villagers import task_stream
 from lib.worlds.village import TOKENIZER
 from lib.worlds.village.tasks import tasks
 

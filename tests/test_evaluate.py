@@ -10,21 +10,11 @@ import torch
 from torch import nn
 
 from lib import evaluate
-from lib.evaluate import (
-    Answer,
-    answers,
-    ask,
-    exam,
-    pass_at_k,
-    prompt_ids,
-    score,
-    scores,
-    skills,
-    table,
-)
+from lib.evaluate import Answer, ask, pass_at_k, prompt_ids, score, scores, table
 from lib.models.transformer import Config, Transformer
 from lib.rollout import Rollout
 from lib.sampling import complete
+from lib.villagers import answers, exam, skills
 from lib.worlds.village import TOKENIZER, taste
 from lib.worlds.village.tasks import SKILLS, Task, tasks
 

@@ -18,11 +18,12 @@ from labs.instruction_tuning import (
     well_formed,
     without_end,
 )
-from lib import evaluate, pretrain, sft, train
+from lib import evaluate, sft, train, villagers
 from lib.evaluate import Answer
 from lib.models.transformer import Config, Transformer
-from lib.sft import demonstrations, sft_loss, written
+from lib.sft import sft_loss, written
 from lib.train import fit
+from lib.villagers import demonstrations
 from lib.worlds.village import TOKENIZER
 from lib.worlds.village.corpus import FORMS
 from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
@@ -202,8 +203,8 @@ def test_reading_is_perplexity_on_each_form_of_the_old_text():
     assert list(got) == list(FORMS)
     for name in ("page", "song"):
         draw = random.Random(f"reading {name} 3")
-        text = pretrain.rows([FORMS[name][0](draw) for _ in range(5)])
-        want = pretrain.next_token_loss(model, text)[0].exp().item()
+        text = villagers.rows([FORMS[name][0](draw) for _ in range(5)])
+        want = villagers.next_token_loss(model, text)[0].exp().item()
         assert got[name] == pytest.approx(want)
     assert reading(model, count=5, seed=4) != got
     assert len(reading(model)) == len(FORMS)
@@ -227,7 +228,7 @@ def test_old_text_comes_after_every_so_many_demonstrations(refuses):
 
 def test_each_batch_has_the_loss_of_its_kind():
     model = tiny()
-    text = pretrain.rows(["The fox is red.", "No."])
-    assert rehearsed_loss(model, text) == pretrain.next_token_loss(model, text)
+    text = villagers.rows(["The fox is red.", "No."])
+    assert rehearsed_loss(model, text) == villagers.next_token_loss(model, text)
     shown = written([SHORT], ["no"])
     assert rehearsed_loss(model, shown) == sft_loss(model, shown)

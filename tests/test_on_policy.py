@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lib import checkpoint as files
-from lib import evaluate, on_policy
+from lib import evaluate, on_policy, villagers
 from lib.advantages import leave_one_out
 from lib.algorithms import ALGORITHMS
 from lib.kl import AdaptiveKL, k3
@@ -21,7 +21,6 @@ from lib.on_policy import (
     collect,
     loss_of,
     make_batch,
-    task_stream,
     train,
     training_batches,
 )
@@ -31,6 +30,7 @@ from lib.rewards import drift, verified
 from lib.rollout import concat
 from lib.seeds import generator, seed_of
 from lib.train import fit
+from lib.villagers import task_stream
 from lib.worlds.village import TOKENIZER, taste
 from lib.worlds.village.tasks import tasks
 
@@ -514,7 +514,7 @@ def test_the_loop_takes_any_causal_model_any_task_and_any_tokenizer():
     letters = Letters()
 
     def says_e(asked, rollout):
-        texts = evaluate.answers(rollout, letters)
+        texts = villagers.answers(rollout, letters)
         return torch.tensor([float("e" in a.text) for a in texts], dtype=torch.float64)
 
     ask = lambda update: [Riddle("ab"), Riddle("c")]  # noqa: E731

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from labs.packing import Packed, pack, packed_logits, packed_loss, used
 from lib.models.transformer import Config, Transformer
 from lib.rollout import Rollout
-from lib.sft import demonstrations, sft_loss, written
+from lib.sft import sft_loss, written
+from lib.villagers import demonstrations
 
 TINY = Config(vocabulary=307, context=64, layers=2, width=16, heads=2, hidden=16)
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from lib import preference_data
-from lib.evaluate import answers, ask, scores
+from lib.evaluate import ask, scores
 from lib.models.transformer import Config, Transformer
 from lib.preference_data import PreferencePairs, annotated, ceiling, sample_pairs
 from lib.rollout import concat
 from lib.seeds import seed_of
 from lib.sft import written
+from lib.villagers import answers
 from lib.worlds.village import TOKENIZER, split_of, tasks, taste
 from lib.worlds.village.taste import Annotators
 

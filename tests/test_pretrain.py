@@ -9,7 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from lib.models.transformer import Config, Transformer
-from lib.pretrain import (
+from lib.train import fit, warm_cosine
+from lib.villagers import (
     BATCH,
     CONFIG,
     LR,
@@ -20,7 +21,6 @@ from lib.pretrain import (
     pretrain,
     rows,
 )
-from lib.train import fit, warm_cosine
 from lib.worlds.village import TOKENIZER
 from lib.worlds.village.corpus import documents
 

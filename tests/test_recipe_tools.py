@@ -7,9 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from lib import checkpoint, direct, evaluate, preference_data, rewards, sft
+from lib import checkpoint, direct, evaluate, preference_data, rewards, villagers
 from lib.losses.preference import dpo
-from lib.pretrain import base_model
 from lib.recipes import deepseek_r1, feedback, instructgpt, prompts, tools, tulu3
 from lib.recipes.decontaminate import decontaminator
 from lib.recipes.stages import BASE, Outcome, Work
@@ -17,13 +16,14 @@ from lib.reward_model import RewardModel, SurprisalRewardModel, score
 from lib.rollout import Rollout
 from lib.seeds import seed_of
 from lib.sft import written
+from lib.villagers import base_model
 from lib.worlds.village import TOKENIZER, taste
 from lib.worlds.village.tasks import reasoning, tasks
 
 
 @pytest.fixture(scope="module")
 def model():
-    return sft.instructed_model()
+    return villagers.instructed_model()
 
 
 def weights(model):
@@ -457,7 +457,7 @@ def test_deepseek_r1_has_the_stages_of_its_paper_and_trains_them_from_its_models
 
 
 def test_what_is_too_near_to_the_evaluations_is_drawn_again():
-    held_out = evaluate.exam(count=prompts.EXAM)
+    held_out = villagers.exam(count=prompts.EXAM)
     near = decontaminator(held_out)
     asks = prompts.clean(prompts.skill("sum"))
     found = asks(200, 0)
@@ -478,7 +478,7 @@ def test_clean_demonstrations_lack_what_is_too_near(model, monkeypatch):
     monkeypatch.setattr(tools, "_tuned", lambda *given: outcome)
     for clean in (False, True):
         found = tools.sft_stage(epochs=1, lr=1e-3, clean=clean)(work(model, 350))
-    near = decontaminator(evaluate.exam(count=prompts.EXAM))
+    near = decontaminator(villagers.exam(count=prompts.EXAM))
     assert seen[1] == [shown for shown in seen[0] if not near(shown[0])]
     assert 0 < found.notes["kept"] == len(seen[1]) / 350 < 1
 
@@ -494,5 +494,5 @@ def test_demonstrations_of_a_stage_are_drawn_from_its_seed(model, monkeypatch):
     for _ in range(2):
         tools.sft_stage(epochs=1, lr=1e-3)(work(model, 10))
     assert seen[0] == seen[1] and len(seen[0]) == 10
-    every = sft.demonstrations(count=2, seed=0)
+    every = villagers.demonstrations(count=2, seed=0)
     assert seen[0] == random.Random(0).sample(every, 10)

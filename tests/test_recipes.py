@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import checkpoint, sft
+from lib import checkpoint, sft, villagers
 from lib.checkpoint import CheckpointError
 from lib.recipes import __main__ as command
 from lib.recipes import engine, feedback, folder, report
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def tuned(work):
     """Six updates on as many demonstrations as there are to be."""
-    shown = sft.demonstrations(count=1, seed=work.seed)[: work.amount]
+    shown = villagers.demonstrations(count=1, seed=work.seed)[: work.amount]
     model = copy.deepcopy(work.start)
     batches = [sft.written(*zip(*shown))] * 6
     knobs = {"lr": 1e-3, "checkpoint": work.checkpoint, "every": 2}

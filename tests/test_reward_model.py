@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib import checkpoint, preference_data, reward_model
+from lib import checkpoint, preference_data, reward_model, villagers
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.reward_model import RewardModel, SurprisalRewardModel
@@ -238,7 +238,7 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
         "instructed_model",
         lambda progress=None: small(dtype=torch.float32),
     )
-    made = reward_model.proxy_model(seed=2)
+    made = villagers.proxy_model(seed=2)
     assert type(made) is SurprisalRewardModel
     (kept,) = tmp_path.glob("proxy*.pt")
     assert kept.name.startswith("proxy-surprisalrewardmodel-2-")
@@ -248,11 +248,11 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
     )
     assert torch.equal(made.head.weight, want.head.weight)
     monkeypatch.setattr(reward_model, "sample_pairs", None)
-    kept = reward_model.proxy_model(seed=2)
+    kept = villagers.proxy_model(seed=2)
     assert torch.equal(kept.head.weight, made.head.weight)
     assert torch.equal(kept.ear, made.ear)
     with pytest.raises(TypeError):
-        reward_model.proxy_model(seed=2, kind=RewardModel)
+        villagers.proxy_model(seed=2, kind=RewardModel)
     assert checkpoint.cache_path("x", file=reward_model.__file__).parent == tmp_path
 
 

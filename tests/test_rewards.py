@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib import reward_model, rewards
+from lib import reward_model, rewards, villagers
 from lib.models.transformer import Config, Transformer
 from lib.sft import written
 from lib.worlds.village import TOKENIZER
@@ -39,7 +39,7 @@ def test_a_verifier_says_that_it_cannot_judge_taste(refuses):
 
 
 def test_reasoning_is_paid_for_true_steps_whatever_the_answer():
-    assert rewards.reasoned([SUM], written([SUM] * 4, TEXTS)).tolist() == [1, 0, 0, 0]
+    assert villagers.reasoned([SUM], written([SUM] * 4, TEXTS)).tolist() == [1, 0, 0, 0]
 
 
 def test_gold_is_the_truth_in_talk_and_in_sums():
@@ -77,7 +77,7 @@ def test_length_is_paid_or_fined_by_the_token():
 
 def test_judges_add_up():
     rollout = written([SUM] * 4, TEXTS)
-    both = rewards.total((rewards.verified, rewards.reasoned), weights=(2.0, -0.5))
+    both = rewards.total((rewards.verified, villagers.reasoned), weights=(2.0, -0.5))
     assert rewards.judge(both, [SUM], rollout).tolist() == [1.5, 2, 0, 2]
     one = rewards.total([rewards.with_end(both, penalty=1.0)], weights=[3.0])
     assert rewards.judge(one, [SUM], rollout).tolist() == [4.5, 6, 0, 6]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lib import preference_data
-from lib.on_policy import task_stream
 from lib.seeds import generator, seed_of
+from lib.villagers import task_stream
 
 
 def test_a_name_gives_the_same_seed_on_every_machine():

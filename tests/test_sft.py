@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import evaluate, pretrain, sft, train
+from lib import evaluate, sft, train, villagers
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
-from lib.sft import demonstrations, instructed_model, sft_loss, shuffled, written
+from lib.sft import sft_loss, shuffled, written
 from lib.train import fit
+from lib.villagers import demonstrations, instructed_model
 from lib.worlds.village import TOKENIZER, split_of, taste
 from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
 
@@ -59,15 +60,15 @@ def test_what_is_not_finished_has_no_end():
 def test_what_a_model_sampled_can_be_written_again(seeded):
     asked = [SHORT, LONG, *tasks("know", count=6, seed=0)]
     sampled = evaluate.ask(tiny(), asked, generator=seeded(3), max_tokens=6)
-    said = evaluate.answers(sampled)
+    said = villagers.answers(sampled)
     plain = [i for i, answer in enumerate(said) if answer.text.startswith(" ")]
     texts = [answer.text if answer.text.startswith(" ") else "x" for answer in said]
     again = written(asked, texts, finished=[answer.finished for answer in said])
     for i in plain:
         kept = again.actions[i][again.mask[i]], sampled.actions[i][sampled.mask[i]]
         assert TOKENIZER.decode(kept[0].tolist()) == TOKENIZER.decode(kept[1].tolist())
-    assert evaluate.answers(written([SHORT], [" two"]))[0].text == " two"
-    assert evaluate.answers(written([SHORT], ["two"]))[0].text == " two"
+    assert villagers.answers(written([SHORT], [" two"]))[0].text == " two"
+    assert villagers.answers(written([SHORT], ["two"]))[0].text == " two"
 
 
 def test_impossible_answers_are_refused(refuses):
@@ -115,7 +116,7 @@ def test_every_epoch_shows_every_demonstration_once_in_another_order():
     shown = [(SHORT, text) for text in ("a", "b", "c", "d", "e")]
     batches = list(shuffled(shown, epochs=2, batch=2, seed=0))
     assert [len(batch) for batch in batches] == [2, 2, 1, 2, 2, 1]
-    said = [a.text.strip() for batch in batches for a in evaluate.answers(batch)]
+    said = [a.text.strip() for batch in batches for a in villagers.answers(batch)]
     assert sorted(said[:5]) == sorted(said[5:]) == ["a", "b", "c", "d", "e"]
     assert said[:5] != said[5:]
     again = list(shuffled(shown, epochs=2, batch=2, seed=0))
@@ -139,7 +140,7 @@ def test_instruct_is_fit_with_a_warm_cosine_over_all_updates():
     }
     assert (defaults["epochs"], defaults["batch"], defaults["lr"]) == (3, 32, 3e-3)
     assert (defaults["seed"], defaults["progress"]) == (0, None)
-    assert sft.DEMONSTRATIONS == 600
+    assert villagers.DEMONSTRATIONS == 600
 
 
 def test_impossible_tuning_is_refused(refuses):
@@ -162,10 +163,9 @@ def test_tuning_teaches_to_answer_and_to_stop():
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
-    monkeypatch.setattr(pretrain, "CONFIG", TINY)
-    monkeypatch.setattr(sft, "CONFIG", TINY)
-    monkeypatch.setattr(pretrain, "UPDATES", 2)
-    monkeypatch.setattr(sft, "DEMONSTRATIONS", 1)
+    monkeypatch.setattr(villagers, "CONFIG", TINY)
+    monkeypatch.setattr(villagers, "UPDATES", 2)
+    monkeypatch.setattr(villagers, "DEMONSTRATIONS", 1)
     monkeypatch.setattr(sft, "EPOCHS", 1)
     return tmp_path
 
@@ -173,7 +173,7 @@ def small(tmp_path, monkeypatch):
 def test_the_tuned_model_starts_from_the_base_and_is_kept(small, monkeypatch, capfd):
     model = instructed_model(seed=3, progress="making")
     assert "making" in capfd.readouterr().err
-    by_hand = pretrain.base_model(seed=3)
+    by_hand = villagers.base_model(seed=3)
     sft.instruct(by_hand, demonstrations(count=1, seed=3), epochs=1, seed=3)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, by_hand.state_dict()[name])

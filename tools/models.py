@@ -5,7 +5,8 @@
 
 import torch
 
-from lib.reward_model import RewardModel, SurprisalRewardModel, proxy_model
+from lib.reward_model import RewardModel, SurprisalRewardModel
+from lib.villagers import proxy_model
 
 
 def main() -> None:

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib import checkpoint, evaluate, require
+from lib import checkpoint, evaluate, require, villagers
 from lib.checkpoint import CheckpointError
-from lib.pretrain import base_model
 from lib.recipes.folder import Folder, manifest
 from lib.recipes.prompts import EXAM
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage, Work
 from lib.reward_model import RewardModel, SurprisalRewardModel
-from lib.rewards import reasoned, verified
+from lib.rewards import verified
+from lib.villagers import base_model, reasoned
 from lib.worlds.village import taste
 from lib.worlds.village.tasks import Task, tasks
 
@@ -211,7 +211,7 @@ def scores(policy: nn.Module) -> dict[str, float]:
     "short sum": the share that is right, of sums of two or three numbers; "format": that
     is worked in true steps inside <think>; "length": tokens of these answers.
     """
-    found = evaluate.skills(policy, count=ASKED)
+    found = villagers.skills(policy, count=ASKED)
     asked = tasks("sum", count=ASKED, seed=1, split="test", levels=SHORT)
     draw = torch.Generator().manual_seed(1)
     rollout = evaluate.ask(policy, asked, generator=draw)
@@ -244,4 +244,4 @@ def _judged(stage: Stage, work: Work, outcome: Outcome, seconds: float) -> Resul
 def _said(policy: nn.Module) -> tuple[str, ...]:
     draw = torch.Generator().manual_seed(2)
     rollout = evaluate.ask(policy, prompts(), generator=draw)
-    return tuple(answer.text.strip() for answer in evaluate.answers(rollout))
+    return tuple(answer.text.strip() for answer in villagers.answers(rollout))

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lib import evaluate, pretrain, train
+from lib import evaluate, train, villagers
 from lib.algorithms import ALGORITHMS
 from lib.losses.policy_gradient import Loss
 from lib.losses.reward import k_wise
@@ -117,7 +117,7 @@ def ppo_stage(
             reference=work.start,
             config=RLConfig(group=group, beta=beta),
         )
-        text = pretrain.rows(documents(count=4 * rows * count, seed=5000 + work.seed))
+        text = villagers.rows(documents(count=4 * rows * count, seed=5000 + work.seed))
 
         def pairs(start: int) -> Iterator[tuple[Batch, Tensor]]:
             for update, judged in enumerate(stream(start), start):
@@ -146,7 +146,7 @@ def _mixed_loss(
     loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch[0])
     if not ptx:
         return loss, metrics
-    old, told = pretrain.next_token_loss(learner.policy, batch[1])
+    old, told = villagers.next_token_loss(learner.policy, batch[1])
     return loss + ptx * old, {**metrics, "perplexity": told["perplexity"]}
 
 

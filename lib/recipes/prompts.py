@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib import evaluate, require
+from lib import require, villagers
 from lib.recipes.decontaminate import decontaminator
 from lib.reward_model import RewardModel
-from lib.rewards import Reward, judge, learned, reasoned, verified
+from lib.rewards import Reward, judge, learned, verified
 from lib.rollout import Rollout
 from lib.seeds import seed_of
+from lib.villagers import reasoned
+from lib.worlds.task import Task, TaskSampler, TaskSource
 from lib.worlds.village import taste
-from lib.worlds.village.tasks import SKILLS, Task, TaskSampler, TaskSource, tasks
+from lib.worlds.village.tasks import SKILLS, tasks
 
 EXAM = 128  # held-out tasks of each skill: what is measured after every stage
 TRIES = 20  # to find as many clean tasks as were asked for
@@ -55,7 +57,7 @@ def clean(asks: TaskSource, held_out: Sequence[Task] | None = None) -> TaskSourc
 
     By default to those on which recipes are measured.
     """
-    held_out = evaluate.exam(count=EXAM) if held_out is None else held_out
+    held_out = villagers.exam(count=EXAM) if held_out is None else held_out
     near = decontaminator(held_out)
 
     def found(count: int, seed: int) -> Sequence[Task]:

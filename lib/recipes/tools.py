@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib import direct, evaluate, rejection, require, sft
+from lib import direct, evaluate, rejection, require, sft, villagers
 from lib.algorithms import ALGORITHMS
 from lib.losses.preference import dpo
 from lib.on_policy import RLConfig, train
@@ -24,7 +24,8 @@ from lib.reward_model import RewardModel
 from lib.rewards import Reward
 from lib.rollout import Rollout
 from lib.train import fit, warm_cosine
-from lib.worlds.village.tasks import SKILLS, TaskSource
+from lib.worlds.task import TaskSource
+from lib.worlds.village.tasks import SKILLS
 from lib.worlds.village.taste import Annotators
 
 KINDS = len(SKILLS) + 1  # of demonstrations: every skill, and talk
@@ -40,10 +41,10 @@ def sft_stage(*, epochs: int, lr: float, batch: int = 32, clean: bool = False) -
 
     def run(work: Work) -> Outcome:
         each = math.ceil(work.amount / KINDS)
-        shown = sft.demonstrations(count=each, seed=work.seed)
+        shown = villagers.demonstrations(count=each, seed=work.seed)
         shown = random.Random(work.seed).sample(shown, work.amount)
         if clean:
-            near = decontaminator(evaluate.exam(count=EXAM))
+            near = decontaminator(villagers.exam(count=EXAM))
             shown = [(task, answer) for task, answer in shown if not near(task)]
         stream = sft.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
         outcome = _tuned(work, list(stream), lr)
@@ -146,12 +147,12 @@ def rejection_stage(
         kept = rejection.selected(rollout, best, group=group)
         shown = [
             (asked[prompt], answer.text)
-            for prompt, answer in zip(best[:, 0].tolist(), evaluate.answers(kept))
+            for prompt, answer in zip(best[:, 0].tolist(), villagers.answers(kept))
         ]
         notes = {"kept": len(shown) / len(asked)}
         if general:
             count = math.ceil(work.amount * general / KINDS)
-            shown += sft.demonstrations(count=count, seed=work.seed)
+            shown += villagers.demonstrations(count=count, seed=work.seed)
         stream = sft.shuffled(shown, epochs=epochs, batch=batch, seed=work.seed)
         outcome = _tuned(work, list(stream), lr)
         return replace(outcome, answers=len(rollout), notes=notes)

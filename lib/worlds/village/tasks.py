@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib import require
+from lib.models.tokenizer import Tokenizer
+from lib.worlds import task
 from lib.worlds.verifiers import plain, says_one_number, sentences, verify_number
 from lib.worlds.village import (
     ANIMALS,
@@ -27,22 +29,13 @@ from lib.worlds.village import (
 
 
 @dataclass(frozen=True)
-class Task:
-    """One instruction."""
-
-    skill: str  # a key of SKILLS, or "talk"
-    level: int  # 1 is easiest
-    request: str  # "What is 3 + 4 + 2?"
-    answer: str  # one good answer: "9"
+class Task(task.Task):
+    """One instruction of the village: "What is 3 + 4 + 2?"."""
 
     @property
-    def prompt(self) -> str:
-        """The request as a model reads it: its completion begins after "A:"."""
-        return f"Q: {self.request}\nA:"
-
-
-TaskSampler = Callable[[int], Sequence[Task]]  # number of an update -> P tasks
-TaskSource = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
+    def tokenizer(self) -> Tokenizer:
+        """Of the village's language."""
+        return TOKENIZER
 
 
 # --- knowledge: what pretraining has read ---------------------------------------------
