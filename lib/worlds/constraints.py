@@ -112,8 +112,8 @@ def _draw(draw: random.Random, level: int) -> tuple[Constraints, list[str]]:
 
 
 def split(request: str) -> Split:
-    """The split of the request: each is on its own."""
-    return split_of(request)
+    """The split of what is asked, whether by "Write" or by "Say"."""
+    return split_of(request.partition(" ")[2])
 
 
 def verify(task: Task, text: str) -> bool:

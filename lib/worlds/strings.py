@@ -21,7 +21,7 @@ _PLACES = (
     "Say the {place} letter of {word}.",
     "Name the {place} letter of {word}.",
 )
-_COUNTS = ("How many letters has {word}?", "Say how many letters {word} has.")
+_COUNTS = ("How many letters has {word}?", "How many letters has the word {word}?")
 _AFTER = (
     "What is after {letter} in {word}?",
     "Name the letter after {letter} in {word}.",

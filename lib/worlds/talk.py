@@ -140,6 +140,7 @@ def gold(task: Task, text: str, *, finished: bool = True) -> float:
     return GOLD.score(features(task, text, finished=finished))
 
 
+LIMIT = 2000  # characters of an answer that are read
 _VALUES = frozenset(sum(KINDS.values(), ()))
 _NAMES = frozenset(name.lower() for name in (*FIRST_NAMES, *FAMILY_NAMES))
 _TELLING = {  # a sentence with any other word in it tells no true fact
@@ -164,12 +165,13 @@ def features(task: Task, text: str, *, finished: bool = True) -> Judgement:
     A fact is true if a sentence of the valley tells it ("is a cook", "lives by the
     mill"), neither denied, hedged nor asked. A home, job or pet of somebody else is
     false wherever it stands, unless it is denied; to deny a true one is false.
-    `finished` says whether the writer stopped of its own accord (end-of-text).
+    `finished` says whether the writer stopped of its own accord (end-of-text). Only the
+    first LIMIT characters are read.
     """
     if task.skill != "talk":
         require.refuse("task", f"skill {task.skill!r}", "an open request, 'talk'")
     person = person_in(task.request)
-    said = answer_of(text) or ""
+    said = (answer_of(text) or "")[:LIMIT]
     own = {getattr(person, kind) for kind in KINDS}
     told, others, denied, kind = _read(said, own)
     words = re.findall(r"[a-z]+", said.lower())
