@@ -81,12 +81,18 @@ def test_a_text_that_is_no_such_request_is_refused(text, refuses):
         read(text)
 
 
-def test_pages_hold_no_request_for_testing_and_keep_to_what_they_say():
+def test_lessons_hold_no_request_for_testing_and_are_right():
     draw = random.Random(0)
     for _ in range(4000):
-        asks, _, answer = page(draw).removeprefix("Words: ").partition(": ")
-        assert split(f"Write {asks}.") == split(f"Say {asks}.") == "train"
-        assert verify(Task("constraints", 1, f"Write {asks}.", ""), answer)
+        request, _, answer = page(draw).removeprefix("Words: ").partition("\nSay:")
+        assert split(request) == "train"
+        assert verify(Task("constraints", 1, request, ""), answer)
+
+
+def test_what_is_asked_with_one_verb_is_in_the_split_of_the_other():
+    for task in drawn(2, 500):
+        asks = task.request.partition(" ")[2]
+        assert split(f"Write {asks}") == split(f"Say {asks}")
 
 
 # ---------------------------------------------------------------- verdicts

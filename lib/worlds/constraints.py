@@ -132,9 +132,8 @@ def verify(task: Task, text: str) -> bool:
 
 
 def page(draw: random.Random) -> str:
-    """A list of words under what it keeps to; no request for testing is told that way."""
+    """A lesson: what is asked for, and words that keep to it; none is for testing."""
     while True:
         request, answer = make(draw, draw.randint(1, LEVELS))
         if split(request) == "train":
-            asked = request.removesuffix(".").partition(" ")[2]
-            return f"Words: {asked}: {answer}."
+            return f"Words: {request}\nSay: {answer}"
