@@ -135,8 +135,10 @@ READ = {  # answer: true, false, kind, words, repeated, astray, cut, false_pets
     "Ada is a baker. Ada is a miner.": (0, 2, 0, 8, 0, False, False, 0),
     "Ada is a doctor. Ada works as a doctor.": (1, 0, 0, 9, 0, False, False, 0),
     "Ada is a doctor. Ada is a doctor.": (1, 0, 0, 8, 1, False, False, 0),
-    "Ben is a doctor.": (1, 0, 0, 4, 0, True, False, 0),
-    "Ada Reed is a doctor.": (1, 0, 0, 5, 0, True, False, 0),
+    "Ben is a doctor.": (0, 0, 0, 4, 0, True, False, 0),
+    "Ada Reed is a doctor.": (0, 0, 0, 5, 0, True, False, 0),
+    f"{ALL} Ben knows.": (0, 0, 0, 15, 0, True, False, 0),
+    "Ada is kind! Ada is kind; ada is kind.": (0, 0, 3, 9, 2, False, False, 0),
     "The job of Ada Ash is doctor.": (1, 0, 0, 7, 0, False, False, 0),
     "The home of Ada Ash is the tower.": (1, 0, 0, 8, 0, False, False, 0),
     "The pet of Ada Ash is a hare.": (1, 0, 0, 8, 0, False, False, 0),
@@ -171,6 +173,12 @@ def test_an_answer_is_read_as_a_person_would(answer):
 
 def test_an_answer_that_its_writer_did_not_end_is_cut_off():
     assert gold(ADA, ALL) - gold(ADA, ALL, finished=False) == pytest.approx(1)
+
+
+def test_an_answer_that_names_somebody_else_is_worth_less_than_nothing():
+    for other in ("Ben", "Stone", "Ben Stone", "Ada Stone"):
+        for answer in (f"{other}. {ALL}", BEST.replace("Ada Ash", other), f"{other}."):
+            assert gold(ADA, answer) < 0
 
 
 def test_a_denied_or_hedged_fact_is_worth_less_than_the_fact():
