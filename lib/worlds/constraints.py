@@ -15,7 +15,7 @@ from lib import require
 from lib.worlds.language import KINDS, Split, split_of
 from lib.worlds.task import Task, answer_of
 
-LEVELS = range(1, 4)
+LEVELS = 3
 POOL = (*KINDS["home"], *KINDS["pet"])  # the nouns that answers are made of
 LONGEST = 6  # words in an answer
 
@@ -112,8 +112,8 @@ def _draw(draw: random.Random, level: int) -> tuple[Constraints, list[str]]:
 
 
 def split(request: str) -> Split:
-    """The split of the request: each is on its own."""
-    return split_of(request)
+    """The split of what is asked, whether by "Write" or by "Say"."""
+    return split_of(request.partition(" ")[2])
 
 
 def verify(task: Task, text: str) -> bool:
@@ -132,9 +132,8 @@ def verify(task: Task, text: str) -> bool:
 
 
 def page(draw: random.Random) -> str:
-    """A list of words under what it keeps to; no request for testing is told that way."""
+    """A lesson: what is asked for, and words that keep to it; none is for testing."""
     while True:
-        request, answer = make(draw, draw.choice(LEVELS))
+        request, answer = make(draw, draw.randint(1, LEVELS))
         if split(request) == "train":
-            asked = request.removesuffix(".").partition(" ")[2]
-            return f"Words: {asked}: {answer}."
+            return f"Words: {request}\nSay: {answer}"

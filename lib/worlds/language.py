@@ -47,7 +47,17 @@ KIND_WORDS = ("kind", "dear", "wise", "merry", "brave", "friend")
 
 # --- all of them ----------------------------------------------------------------------
 
-_MARKS = ("Q:", "A:", "Game:", "Valley:", "Letters:", "Words:", " <think>", " </think>")
+_MARKS = (
+    "Q:",
+    "A:",
+    "Game:",
+    "Valley:",
+    "Letters:",
+    "Words:",
+    "Say:",
+    " <think>",
+    " </think>",
+)
 _ASKED = """
 Ant Red Where Describe How I Name Say Tell The What Who Write
 """.split()

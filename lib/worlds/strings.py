@@ -2,7 +2,7 @@
 
 A word has three to six different letters, all of them consonants, so that the tokenizer
 knows none of the words and spells them: to the model a word is a row of letters. The
-split is the word's own. A word for testing stands in no page and in no question of
+split is the word's own: a word for testing stands in no page and in no question of
 training.
 """
 
@@ -14,14 +14,14 @@ from lib.worlds.language import Split, split_of
 from lib.worlds.task import Task, answer_of
 
 ALPHABET = "bcdfgklmnprst"
-LEVELS = range(1, 5)  # words of 3, 4, 5 and 6 letters
+LEVELS = 4  # words of 3, 4, 5 and 6 letters
 
 _PLACES = (
     "What is the {place} letter of {word}?",
     "Say the {place} letter of {word}.",
     "Name the {place} letter of {word}.",
 )
-_COUNTS = ("How many letters has {word}?", "Say how many letters {word} has.")
+_COUNTS = ("How many letters has {word}?", "How many letters has the word {word}?")
 _AFTER = (
     "What is after {letter} in {word}?",
     "Name the letter after {letter} in {word}.",
@@ -85,23 +85,11 @@ def _answer(request: str) -> str:
 
 
 def page(draw: random.Random) -> str:
-    """One or two words for training, and two or three things that are so of them."""
-    told = [_about(draw, draw.randint(1, 2))]
-    if draw.random() < 0.5:
-        told.append(_about(draw, 1))
-    return "Letters: " + " ".join(told)
+    """A lesson on a word for training: what is asked of it, and what to say.
 
-
-def _about(draw: random.Random, things: int) -> str:
-    """So many things that are so of a word for training."""
-    word = nonsense(draw, draw.randint(3, 6))
-    while split_of(word) != "train":
-        word = nonsense(draw, draw.randint(3, 6))
-    at = draw.randrange(len(word) - 1)
-    said = (
-        f"The first letter of {word} is {word[0]}.",
-        f"The last letter of {word} is {word[-1]}.",
-        f"The letter after {word[at]} in {word} is {word[at + 1]}.",
-        f"The word {word} has {len(word)} letters.",
-    )
-    return " ".join(draw.sample(said, things))
+    Most words of lessons are short: letters are learnt from them first.
+    """
+    while True:
+        request, answer = make(draw, draw.choices((1, 2, 3, 4), (4, 3, 2, 1))[0])
+        if split(request) == "train":
+            return f"Letters: {request}\nSay: {answer}"

@@ -23,7 +23,7 @@ from lib.worlds.people import PEOPLE, PREDICATES, Person, person_in
 from lib.worlds.task import Task, answer_of
 from lib.worlds.verifiers import denies, plain, sentences
 
-LEVELS = range(1, 2)
+LEVELS = 1
 LONGEST = 24  # tokens of an answer that people give
 
 # --- what is asked, and what people answer --------------------------------------------
@@ -140,6 +140,7 @@ def gold(task: Task, text: str, *, finished: bool = True) -> float:
     return GOLD.score(features(task, text, finished=finished))
 
 
+LIMIT = 2000  # characters of an answer that are read
 _VALUES = frozenset(sum(KINDS.values(), ()))
 _NAMES = frozenset(name.lower() for name in (*FIRST_NAMES, *FAMILY_NAMES))
 _TELLING = {  # a sentence with any other word in it tells no true fact
@@ -162,25 +163,28 @@ def features(task: Task, text: str, *, finished: bool = True) -> Judgement:
     """Count in an answer what the gold taste asks for; the text may be anything.
 
     A fact is true if a sentence of the valley tells it ("is a cook", "lives by the
-    mill"), neither denied, hedged nor asked. A home, job or pet of somebody else is
-    false wherever it stands, unless it is denied; to deny a true one is false.
-    `finished` says whether the writer stopped of its own accord (end-of-text).
+    mill"), neither denied, hedged nor asked; none is where somebody else is named. A
+    home, job or pet of somebody else is false wherever it stands, unless it is denied;
+    to deny a true one is false. `finished` says whether the writer stopped of its own
+    accord (end-of-text). Only the first LIMIT characters are read.
     """
     if task.skill != "talk":
         require.refuse("task", f"skill {task.skill!r}", "an open request, 'talk'")
     person = person_in(task.request)
-    said = answer_of(text) or ""
+    said = (answer_of(text) or "")[:LIMIT]
     own = {getattr(person, kind) for kind in KINDS}
     told, others, denied, kind = _read(said, own)
     words = re.findall(r"[a-z]+", said.lower())
-    every = [s.strip() for s in said.lower().split(".") if s.strip()]
+    every = [s.strip(" .!?;\n") for s in sentences(said.lower())]
+    every = [s for s in every if s]
+    astray = not _NAMES.intersection(words) <= set(person.name.lower().split())
     return Judgement(
-        true=len(told - denied),
+        true=0 if astray else len(told - denied),
         false=len(others) + len(denied),
         kind=kind,
         words=len(words),
         repeated=len(every) - len(set(every)),
-        astray=not _NAMES.intersection(words) <= set(person.name.lower().split()),
+        astray=astray,
         cut=not (finished and said.rstrip().endswith(".")),
         false_pets=len(others.intersection(KINDS["pet"])),
     )
