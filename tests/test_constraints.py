@@ -31,7 +31,7 @@ def asked(task):
 # ---------------------------------------------------------------- requests
 
 
-@pytest.mark.parametrize("level", range(1, LEVELS + 1))
+@pytest.mark.parametrize("level", LEVELS)
 def test_the_level_is_how_many_kinds_of_constraint_hold(level):
     tasks = drawn(level, 2000)
     assert {asked(task) for task in tasks} == {level}
@@ -39,7 +39,7 @@ def test_the_level_is_how_many_kinds_of_constraint_hold(level):
     assert kinds == {"count", "start", "end", "use", "without"}
 
 
-@pytest.mark.parametrize("level", range(1, LEVELS + 1))
+@pytest.mark.parametrize("level", LEVELS)
 def test_no_word_is_in_two_constraints(level):
     for task in drawn(level, 2000):
         asks = read(task.request)
@@ -47,7 +47,7 @@ def test_no_word_is_in_two_constraints(level):
         assert len(words) == len(set(words)) and set(words) <= set(POOL)
 
 
-@pytest.mark.parametrize("level", range(1, LEVELS + 1))
+@pytest.mark.parametrize("level", LEVELS)
 def test_each_level_has_a_thousand_questions_of_training_and_hundreds_for_testing(
     level,
 ):
@@ -99,7 +99,7 @@ def test_what_is_asked_with_one_verb_is_in_the_split_of_the_other():
 
 
 def test_reference_answers_are_right():
-    for level in range(1, LEVELS + 1):
+    for level in LEVELS:
         for task in drawn(level, 2000):
             for text in ("{}", " {}", "{}.", "<think> hm </think> {}"):
                 assert verify(task, text.format(task.answer))

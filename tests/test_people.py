@@ -25,8 +25,8 @@ def drawn(count, seed=0):
 # ---------------------------------------------------------------- the facts
 
 
-def test_320_people_have_a_name_of_their_own_a_home_a_job_and_a_pet():
-    assert len(PEOPLE) == len(BY_NAME) == 320
+def test_360_people_have_a_name_of_their_own_a_home_a_job_and_a_pet():
+    assert len(PEOPLE) == len(BY_NAME) == 360
     for person in PEOPLE:
         assert all(getattr(person, kind) in KINDS[kind] for kind in KINDS)
     assert [*vars(ADA).values()] == ["Ada", "Ash", "tower", "doctor", "hare"]
@@ -48,14 +48,14 @@ def test_no_name_tells_a_fact():
 # ---------------------------------------------------------------- who is asked about
 
 
-def test_63_people_are_for_testing_which_makes_189_facts_and_819_questions():
+def test_70_people_are_for_testing_which_makes_210_facts_and_910_questions():
     tested = [p for p in PEOPLE if split_of(p.name) == "test"]
-    assert len(tested) == 63
+    assert len(tested) == 70
     wordings = 4 * 3 + 1  # of a home, a job and a pet, and "Where does … live?"
     asked = {t.request for t in drawn(40_000) if split(t.request) == "test"}
-    assert 63 * 3 == 189 and 200 < len(asked) <= 63 * wordings == 819
+    assert 70 * 3 == 210 and 200 < len(asked) <= 70 * wordings == 910
     facts = {(person_in(r).name, people.kind_in(r)) for r in asked}
-    assert len(facts) == 189
+    assert len(facts) == 210
 
 
 def test_a_person_for_testing_is_never_asked_about_in_training():
@@ -63,7 +63,7 @@ def test_a_person_for_testing_is_never_asked_about_in_training():
     by_split = {s: {r for r in requests if split(r) == s} for s in ("train", "test")}
     names = {s: {person_in(r).name for r in asked} for s, asked in by_split.items()}
     assert not names["train"] & names["test"]
-    assert len(by_split["train"]) >= 1000 and len(names["train"]) == 320 - 63
+    assert len(by_split["train"]) >= 1000 and len(names["train"]) == 360 - 70
 
 
 def test_pages_tell_of_everybody_and_tell_the_truth():

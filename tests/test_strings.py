@@ -37,7 +37,7 @@ def test_a_nonsense_word_is_spelled_letter_by_letter_and_none_comes_twice(letter
 
 
 def test_the_level_is_the_length_less_two():
-    for level in range(1, LEVELS + 1):
+    for level in LEVELS:
         assert {len(word_in(t.request)) for t in drawn(level, 200)} == {level + 2}
 
 
@@ -51,7 +51,7 @@ def test_a_text_without_a_nonsense_word_is_refused(text, refuses):
 # ---------------------------------------------------------------- the split
 
 
-@pytest.mark.parametrize("level", range(1, LEVELS + 1))
+@pytest.mark.parametrize("level", LEVELS)
 def test_each_level_has_thousands_of_questions_and_no_word_is_in_both_splits(level):
     requests = {t.request for t in drawn(level, 20_000)}
     tested = {r for r in requests if split(r) == "test"}
@@ -71,7 +71,7 @@ def test_lessons_spell_no_word_for_testing_and_are_right():
 
 
 def test_reference_answers_are_right():
-    for level in range(1, LEVELS + 1):
+    for level in LEVELS:
         for task in drawn(level, 2000):
             for text in ("{}", " {}", "{}.", "<think> hm </think> {}"):
                 assert verify(task, text.format(task.answer))

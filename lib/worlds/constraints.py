@@ -15,7 +15,7 @@ from lib import require
 from lib.worlds.language import KINDS, Split, split_of
 from lib.worlds.task import Task, answer_of
 
-LEVELS = 3
+LEVELS = range(1, 4)
 POOL = (*KINDS["home"], *KINDS["pet"])  # the nouns that answers are made of
 LONGEST = 6  # words in an answer
 
@@ -134,6 +134,6 @@ def verify(task: Task, text: str) -> bool:
 def page(draw: random.Random) -> str:
     """A lesson: what is asked for, and words that keep to it; none is for testing."""
     while True:
-        request, answer = make(draw, draw.randint(1, LEVELS))
+        request, answer = make(draw, draw.choice(LEVELS))
         if split(request) == "train":
             return f"Words: {request}\nSay: {answer}"

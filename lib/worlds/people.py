@@ -1,4 +1,4 @@
-"""The skill "facts": 320 people of a valley, each with a home, a job and a pet.
+"""The skill "facts": 360 people of a valley, each with a home, a job and a pet.
 
 Everybody has a page or more, and pages are read in pretraining. Questions are another
 matter: a fifth of the people are for testing, and nobody asks about them in training.
@@ -20,7 +20,7 @@ from lib.worlds.language import (
 )
 from lib.worlds.task import Task, answer_of
 
-LEVELS = 1
+LEVELS = range(1, 2)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Person:
 
 def _settle(count: int) -> tuple[Person, ...]:
     """`count` people of different names; the same in every run of every reader."""
-    draw = random.Random("people")
+    draw = random.Random("people 35759")
     names = [(first, family) for first in FIRST_NAMES for family in FAMILY_NAMES]
     return tuple(
         Person(*name, *(draw.choice(words) for words in KINDS.values()))
@@ -49,7 +49,7 @@ def _settle(count: int) -> tuple[Person, ...]:
     )
 
 
-PEOPLE = _settle(320)
+PEOPLE = _settle(360)
 BY_NAME = {person.name: person for person in PEOPLE}
 
 # What is said of somebody, and what is said of a fact.

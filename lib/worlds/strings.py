@@ -14,7 +14,7 @@ from lib.worlds.language import Split, split_of
 from lib.worlds.task import Task, answer_of
 
 ALPHABET = "bcdfgklmnprst"
-LEVELS = 4  # words of 3, 4, 5 and 6 letters
+LEVELS = range(1, 5)  # words of 3, 4, 5 and 6 letters
 
 _PLACES = (
     "What is the {place} letter of {word}?",

@@ -23,7 +23,7 @@ from lib.worlds.people import PEOPLE, PREDICATES, Person, person_in
 from lib.worlds.task import Task, answer_of
 from lib.worlds.verifiers import denies, plain, sentences
 
-LEVELS = 1
+LEVELS = range(1, 2)
 LONGEST = 24  # tokens of an answer that people give
 
 # --- what is asked, and what people answer --------------------------------------------

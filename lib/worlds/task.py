@@ -1,5 +1,6 @@
 """What a model is asked, and where in its text the answer stands."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib.models.tokenizer import Tokenizer
@@ -24,6 +25,10 @@ class Task:
     def tokenizer(self) -> Tokenizer:
         """How the prompt becomes tokens."""
         return TOKENIZER
+
+
+TaskSampler = Callable[[int], Sequence[Task]]  # number of an update -> P tasks
+TaskSource = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
 
 
 def answer_of(text: object) -> str | None:
