@@ -87,6 +87,22 @@ def drift(
     return measured
 
 
+def of_text(grade: Callable[[Task, Answer], float]) -> Reward:
+    """A number for each answer that is read as text: any rule that a few lines can say.
+
+    An example: `of_text(lambda task, answer: float("<think>" in answer.text))`.
+    """
+
+    def graded(asked: Sequence[Task], rollout: Rollout) -> Tensor:
+        group = len(rollout) // len(asked)
+        each = [task for task in asked for _ in range(group)]
+        texts = answers(rollout, asked[0].tokenizer)
+        found = [float(grade(*pair)) for pair in zip(each, texts, strict=True)]
+        return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
+
+    return graded
+
+
 # --- fines, favours and sums ----------------------------------------------------------
 
 
