@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import require
-from lib.evaluate import scores
+from lib.evaluate import Answer, answers, scores
 from lib.kl import k1
 from lib.logps import action_logps
 from lib.ops import masked, sequence_logps
