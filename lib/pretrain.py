@@ -17,7 +17,7 @@ from lib.models.tokenizer import Tokenizer
 from lib.models.transformer import Config, Transformer
 from lib.ops import device_of, token_logps
 from lib.ready import load
-from lib.seeds import generator
+from lib.seeds import generator, seed_of
 from lib.train import History, fit, warm_cosine
 from lib.worlds.corpus import documents
 from lib.worlds.language import TOKENIZER
@@ -26,8 +26,11 @@ CONFIG = Config(vocabulary=len(TOKENIZER))
 SEEDS = range(5)  # of the committed base models
 ROW = 96  # tokens in a row of text
 BATCH = 8  # rows
-UPDATES = 6000
+OPEN = 16  # rows that still take documents
+UPDATES = 12_000
 LR = 5e-3
+ANNEAL = 1_200  # updates at the end, with worked answers
+WORKED = 0.015  # their share of the documents then
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,32 @@ class Packed:
 def pack(
     texts: Sequence[str], length: int = ROW, tokenizer: Tokenizer = TOKENIZER
 ) -> Packed:
-    """Each document between begin and end; a row takes whole ones while they fit.
+    """Each document between begin and end, side by side in rows of length + 1 tokens.
 
-    What is longer than a row is cut.
+    A document goes into the first of OPEN rows that has room for it; what is longer
+    than a row is cut.
     """
     require.count("length", length)
     if not texts:
         require.refuse("texts", "none", "at least one")
-    rows: list[list[list[int]]] = [[]]
+    rows: list[list[list[int]]] = []
+    room: list[int] = []
     for text in texts:
         ids = [tokenizer.begin, *tokenizer.encode(text), tokenizer.end][: length + 1]
-        if sum(map(len, rows[-1])) + len(ids) > length + 1:
+        near = range(max(0, len(rows) - OPEN), len(rows))
+        at = next((i for i in near if room[i] >= len(ids)), None)
+        if at is None:
+            at = len(rows)
             rows.append([])
-        rows[-1].append(ids)
+            room.append(length + 1)
+        rows[at].append(ids)
+        room[at] -= len(ids)
     tokens = torch.full((len(rows), length + 1), tokenizer.pad)
     document = torch.full_like(tokens, -1)
-    for row, (ids, number) in zip(rows, zip(tokens, document)):
-        lengths = [len(each) for each in row]
-        flat = [token for each in row for token in each]
-        ids[: len(flat)] = torch.tensor(flat)
-        which = torch.arange(len(row)).repeat_interleave(torch.tensor(lengths))
-        number[: len(flat)] = which
+    for row, ids, number in zip(rows, tokens, document):
+        lengths = torch.tensor([len(each) for each in row])
+        ids[: lengths.sum()] = torch.tensor([token for each in row for token in each])
+        number[: lengths.sum()] = torch.arange(len(row)).repeat_interleave(lengths)
     return Packed(tokens, document)
 
 
@@ -102,33 +110,47 @@ def corpus(*, seed: int, updates: int, **shares: float) -> Packed:
     `shares` change those of `lib.worlds.corpus.SHARES`.
     """
     rows, count = updates * BATCH, 2000
-    texts = documents(count=count, seed=seed, **shares)
-    full = len(pack(texts)) / count  # rows that a document takes
+    full = len(pack(documents(count=count, seed=seed, **shares))) / count
     texts = documents(count=int(1.05 * rows / full) + 100, seed=seed, **shares)
     packed = pack(texts)
     return Packed(packed.tokens[:rows], packed.document[:rows])
 
 
 def pretrain(
-    *,
-    seed: int,
-    updates: int = UPDATES,
-    config: Config = CONFIG,
-    progress: str | None = None,
-    **shares: float,
+    *, seed: int, updates: int = UPDATES, progress: str | None = None
 ) -> tuple[Transformer, History]:
-    """A model from nothing, in float64: one pass over a corpus.
+    """A model from nothing, in float64: one pass over a corpus without worked answers.
 
-    The seed draws the first weights and the text. A base of 6,000 updates takes about
-    four minutes on one core.
+    The seed draws the first weights and the text. 12,000 updates take about eight
+    minutes on one core.
     """
     require.count("seed", seed, least=0)
     require.count("updates", updates)
     draw = generator("base model", seed)
-    model = Transformer(config, generator=draw, dtype=torch.float64)
-    batches = list(corpus(seed=seed, updates=updates, **shares).split(BATCH))
+    model = Transformer(CONFIG, generator=draw, dtype=torch.float64)
+    batches = list(corpus(seed=seed, updates=updates).split(BATCH))
     lr = warm_cosine(LR, updates)
     return model, fit(model, batches, next_token_loss, lr=lr, progress=progress)
+
+
+def anneal(
+    model: Transformer,
+    *,
+    seed: int,
+    worked: float = WORKED,
+    updates: int = ANNEAL,
+    progress: str | None = None,
+) -> History:
+    """The end of pretraining, in place: the same corpus, with a share of worked answers.
+
+    Real models too read what is rare and good at the end, at a falling learning rate
+    (annealing, or mid-training). `worked` is their share of the documents.
+    """
+    require.unit_interval("worked", worked)
+    text = corpus(seed=seed_of("anneal", seed), updates=updates, cups_worked=worked)
+    lr = warm_cosine(LR / 5, updates)
+    batches = list(text.split(BATCH))
+    return fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
 def base_model(*, seed: int = 0) -> Transformer:

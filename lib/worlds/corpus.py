@@ -79,17 +79,17 @@ WRITERS: dict[str, Callable[[random.Random], str]] = {
     "unanswered": _unanswered,
 }
 SHARES = {
-    "games": 0.42,
-    "cups answered": 0.16,
-    "cups worked": 0.015,
-    "pages on people": 0.17,
-    "facts answered": 0.03,
-    "pages on letters": 0.06,
+    "games": 0.36,
+    "cups answered": 0.12,
+    "cups worked": 0.0,
+    "pages on people": 0.18,
+    "facts answered": 0.04,
+    "pages on letters": 0.10,
     "strings answered": 0.03,
     "lists of words": 0.06,
     "constraints answered": 0.03,
-    "talk": 0.03,
-    "unanswered": 0.025,
+    "talk": 0.06,
+    "unanswered": 0.02,
 }
 
 
