@@ -209,7 +209,7 @@ def table(columns: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def _shown(entry: object) -> str:
-    return f"{entry:.2f}" if isinstance(entry, float) else str(entry)
+    return f"{entry:.2f}" if isinstance(entry, float | int) else str(entry)
 
 
 # --- best of n ------------------------------------------------------------------------

@@ -147,7 +147,8 @@ def instructed_model(*, seed: int = 0, progress: str | None = None) -> Transform
     def make() -> checkpoint.State:
         model = base_model(seed=seed, progress=progress)
         shown = demonstrations(count=DEMONSTRATIONS, seed=seed)
-        sft.instruct(model, shown, seed=seed, progress=progress or "instruction tuning")
+        knobs = {"epochs": sft.EPOCHS, "batch": sft.BATCH, "lr": sft.LR, "seed": seed}
+        sft.instruct(model, shown, **knobs, progress=progress or "instruction tuning")
         return {"model": model.state_dict()}
 
     made_of = (CONFIG, DEMONSTRATIONS, sft.EPOCHS, sft.BATCH, sft.LR)

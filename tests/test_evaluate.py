@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import evaluate
+from lib import evaluate, villagers
 from lib.evaluate import Answer, ask, pass_at_k, prompt_ids, score, scores, table
 from lib.models.transformer import Config, Transformer
 from lib.rollout import Rollout
@@ -263,7 +263,7 @@ def test_skills_are_sampled_unless_they_are_greedy(monkeypatch, model, seeded):
         knobs.append(chosen["top_k"])
         return ask(*arguments, **chosen)
 
-    monkeypatch.setattr(evaluate, "ask", asked_with)
+    monkeypatch.setattr(villagers, "ask", asked_with)
     greedy = skills(model, count=1, top_k=1)
     assert greedy == skills(model, count=1, top_k=1)
     skills(model, count=1)
