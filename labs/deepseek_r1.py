@@ -19,7 +19,7 @@ from lib.worlds import cups, tasks
 from lib.worlds.task import Task
 
 LEVELS = (2, 3, 4, 5)  # swaps of the games that are practised
-PROMPTS, GROUP, UPDATES, LR = 16, 16, 60, 1e-3
+PROMPTS, GROUP, UPDATES, LR = 16, 16, 60, 3e-4
 TOKENS = 40  # that an answer may take: seven swaps need 36
 CONFIG = RLConfig(group=GROUP, max_tokens=TOKENS)
 
