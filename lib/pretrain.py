@@ -152,10 +152,14 @@ def anneal(
     return fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
+def blank(config: Config = CONFIG) -> Transformer:
+    """A model in float64 whose weights will be filled."""
+    return Transformer(config, generator=generator("blank"), dtype=torch.float64)
+
+
 def base_model(*, seed: int = 0) -> Transformer:
     """The committed base model of this seed, in float64."""
     require.count("seed", seed, least=0)
     if seed not in SEEDS:
         require.refuse("seed", seed, f"one of {tuple(SEEDS)}; `pretrain` makes others")
-    model = Transformer(CONFIG, generator=generator("base model", seed))
-    return load(model, f"base-{seed}")
+    return load(blank(), f"base-{seed}")

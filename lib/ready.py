@@ -21,9 +21,10 @@ def path_of(name: str) -> Path:
 
 
 def save(model: nn.Module, name: str) -> Path:
-    """Write a model's weights, rounded to float32."""
+    """Write a model's trainable weights, rounded to float32."""
     FOLDER.mkdir(exist_ok=True)
-    weights = {k: v.detach().float().contiguous() for k, v in model.named_parameters()}
+    learnt = ((k, v) for k, v in model.named_parameters() if v.requires_grad)
+    weights = {key: weight.detach().float().contiguous() for key, weight in learnt}
     save_file(weights, path_of(name))
     return path_of(name)
 
@@ -37,5 +38,14 @@ def load(model: nn.Module, name: str) -> nn.Module:
     model = model.double()
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            weight.copy_(weights[key])
+            if weight.requires_grad:
+                weight.copy_(weights[key])
+    return model
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """The same model, its weights rounded to float32 as `save` would write them."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.float())
     return model
