@@ -87,7 +87,7 @@ def fetch_book():
 
 if sys.version_info < (3, 11):
     raise Stop("The book needs Python 3.11 or newer: choose or install another kernel.")
-NEEDED = ["torch", "numpy", "gymnasium", "matplotlib", "ipywidgets", "tqdm"]
+NEEDED = ["torch", "numpy", "gymnasium", "matplotlib", "ipywidgets", "tqdm", "safetensors"]
 if MISSING := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
     MISSING = " ".join(MISSING)
     raise Stop(f"Run  %pip install {MISSING}  in a new cell, then this cell again.")
