@@ -152,9 +152,9 @@ def faithful(task: Task, text: str) -> bool:
     if thinking is None:
         return False
     game = game_of(task)
-    wanted = [str(cup) for cup in game.start]
+    wanted: list[int | str] = [*game.start]
     for animal, swap, places in zip(ANIMALS, game.swaps, game.states()):
-        wanted += [animal, swap, *map(str, places)]
+        wanted += [animal, swap, *places]
     return [_CUP.get(word, word) for word in thinking.split()] == wanted
 
 
