@@ -27,9 +27,7 @@ DIALECTS = {"hill": HILL, "lake": LAKE}  # how each says 1 … 5
 Dialect = Literal["hill", "lake"]
 Places = tuple[int, int]  # the cups of the red and of the blue pea
 
-_CUP = {
-    word: str(cup) for words in DIALECTS.values() for cup, word in enumerate(words, 1)
-}
+_CUP = {word: cup for words in DIALECTS.values() for cup, word in enumerate(words, 1)}
 
 
 @dataclass(frozen=True)
