@@ -143,6 +143,7 @@ def anneal(
     *,
     seed: int,
     cups_worked: float = WORKED,
+    updates: int = ANNEAL,
     progress: str | None = None,
 ) -> History:
     """The end of pretraining, in place: fresh text and a falling rate.
@@ -151,9 +152,10 @@ def anneal(
     `cups_worked` is the share of worked answers in it: the fewer there are, the more
     rarely a base thinks, and it still knows how to.
     """
+    require.unit_interval("cups_worked", cups_worked)
     number = seed_of("anneal", seed)
-    text = corpus(seed=number, updates=ANNEAL, cups_worked=cups_worked)
-    batches, lr = list(text.split(BATCH)), warm_cosine(LR / 5, ANNEAL)
+    text = corpus(seed=number, updates=updates, cups_worked=cups_worked)
+    batches, lr = list(text.split(BATCH)), warm_cosine(LR / 5, updates)
     return fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
