@@ -158,5 +158,6 @@ def base_model(*, seed: int = 0) -> Transformer:
     require.count("seed", seed, least=0)
     if seed not in SEEDS:
         require.refuse("seed", seed, f"one of {tuple(SEEDS)}; `pretrain` makes others")
-    model = Transformer(CONFIG, generator=generator("base model", seed))
+    draw = generator("base model", seed)
+    model = Transformer(CONFIG, generator=draw, dtype=torch.float64)
     return load(model, f"base-{seed}")
