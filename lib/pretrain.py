@@ -27,10 +27,9 @@ SEEDS = range(5)  # of the committed base models
 ROW = 96  # tokens in a row of text
 BATCH = 8  # rows
 OPEN = 16  # rows that still take documents
-UPDATES = 12_000
+UPDATES = 10_000
 LR = 5e-3
-ANNEAL = 1_200  # updates at the end, with worked answers
-WORKED = 0.015  # their share of the documents then
+ANNEAL = 1_000  # updates at the end, at a low rate
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,9 @@ def corpus(*, seed: int, updates: int, **shares: float) -> Packed:
 def pretrain(
     *, seed: int, updates: int = UPDATES, progress: str | None = None
 ) -> tuple[Transformer, History]:
-    """A model from nothing, in float64: one pass over a corpus without worked answers.
+    """A model from nothing, in float64: one pass over a corpus.
 
-    The seed draws the first weights and the text. 12,000 updates take about eight
+    The seed draws the first weights and the text. 10,000 updates take about seven
     minutes on one core.
     """
     require.count("seed", seed, least=0)
@@ -137,20 +136,25 @@ def anneal(
     model: Transformer,
     *,
     seed: int,
-    worked: float = WORKED,
     updates: int = ANNEAL,
     progress: str | None = None,
+    **shares: float,
 ) -> History:
-    """The end of pretraining, in place: the same corpus, with a share of worked answers.
+    """The end of pretraining, in place: fresh text, a falling rate, shares at will.
 
-    Real models too read what is rare and good at the end, at a falling learning rate
-    (annealing, or mid-training). `worked` is their share of the documents.
+    Real models too read last what they should remember best (annealing, mid-training).
+    With fewer worked answers here ("cups_worked=0.001") a base still knows how to think
+    and rarely does.
     """
-    require.unit_interval("worked", worked)
-    text = corpus(seed=seed_of("anneal", seed), updates=updates, cups_worked=worked)
+    text = corpus(seed=seed_of("anneal", seed), updates=updates, **shares)
     lr = warm_cosine(LR / 5, updates)
     batches = list(text.split(BATCH))
     return fit(model, batches, next_token_loss, lr=lr, progress=progress)
+
+
+def blank(config: Config = CONFIG) -> Transformer:
+    """A model in float64 whose weights will be filled."""
+    return Transformer(config, generator=generator("blank"), dtype=torch.float64)
 
 
 def base_model(*, seed: int = 0) -> Transformer:
@@ -158,6 +162,4 @@ def base_model(*, seed: int = 0) -> Transformer:
     require.count("seed", seed, least=0)
     if seed not in SEEDS:
         require.refuse("seed", seed, f"one of {tuple(SEEDS)}; `pretrain` makes others")
-    draw = generator("base model", seed)
-    model = Transformer(CONFIG, generator=draw, dtype=torch.float64)
-    return load(model, f"base-{seed}")
+    return load(blank(), f"base-{seed}")

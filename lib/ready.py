@@ -1,7 +1,7 @@
 """Models that come ready: weights committed beside the code that made them.
 
-Weights are kept in float32 (safetensors) and used in float64: half a millionth of a
-weight is nothing to a model, and a page's digits stay the same on every processor.
+Weights are kept in float32 (safetensors) and used in float64: a ten-millionth of a weight
+is nothing to a model, and a page's digits stay the same on every processor.
 """
 
 from pathlib import Path
@@ -21,9 +21,10 @@ def path_of(name: str) -> Path:
 
 
 def save(model: nn.Module, name: str) -> Path:
-    """Write a model's weights, rounded to float32."""
+    """Write a model's trainable weights, rounded to float32."""
     FOLDER.mkdir(exist_ok=True)
-    weights = {k: v.detach().float().contiguous() for k, v in model.named_parameters()}
+    learnt = ((k, v) for k, v in model.named_parameters() if v.requires_grad)
+    weights = {key: weight.detach().float().contiguous() for key, weight in learnt}
     save_file(weights, path_of(name))
     return path_of(name)
 
@@ -34,8 +35,23 @@ def load(model: nn.Module, name: str) -> nn.Module:
         known = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
         require.refuse("name", repr(name), f"one of {', '.join(known) or 'none yet'}")
     weights = load_file(path_of(name))
+    wanted = {key: tuple(weight.shape) for key, weight in model.named_parameters()}
+    there = {key: tuple(weight.shape) for key, weight in weights.items()}
+    if wanted != there:
+        other = sorted(k for k in wanted | there if wanted.get(k) != there.get(k))
+        got = f"one that differs in {', '.join(other)}"
+        require.refuse("model", got, f"one of the shape of {name!r}")
     model = model.double()
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            weight.copy_(weights[key])
+            if weight.requires_grad:
+                weight.copy_(weights[key])
+    return model
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """The same model, its weights rounded to float32 as `save` would write them."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.float())
     return model

@@ -79,16 +79,16 @@ WRITERS: dict[str, Callable[[random.Random], str]] = {
     "unanswered": _unanswered,
 }
 SHARES = {
-    "games": 0.36,
+    "games": 0.37,
     "cups answered": 0.12,
-    "cups worked": 0.0,
-    "pages on people": 0.18,
+    "cups worked": 0.015,
+    "pages on people": 0.17,
     "facts answered": 0.04,
     "pages on letters": 0.10,
     "strings answered": 0.03,
     "lists of words": 0.06,
     "constraints answered": 0.03,
-    "talk": 0.06,
+    "talk": 0.055,
     "unanswered": 0.02,
 }
 
