@@ -6,6 +6,8 @@ from the cache (three minutes, then a second).
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -47,11 +49,11 @@ def base(seed: int) -> Transformer:
 MADE = {f"base-{seed}": partial(base, seed) for seed in pretrain.SEEDS}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """The models named, or those that are missing."""
     parser = argparse.ArgumentParser(prog="python -m tools.models")
     parser.add_argument("name", nargs="*", help=f"of {', '.join(MADE)}, or all")
-    asked = parser.parse_args().name
+    asked = parser.parse_args(arguments).name
     torch.set_num_threads(1)
     for name in [*MADE] if asked == ["all"] else asked:
         if name not in MADE:
@@ -66,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
