@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test execute records serve look pdf browser mutants clean
+.PHONY: help environment book test execute models records serve look pdf browser mutants clean
 
 help:
 	@echo "make lab      open JupyterLab (installed first) on your own folder, my/"
@@ -25,6 +25,7 @@ help:
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
 	@echo "make execute  run every notebook again and store its outputs"
+	@echo "make models   make the committed models anew (about 45 minutes)"
 	@echo "make records  make the long runs anew whose code has changed (may take hours)"
 	@echo "make serve    look at the site on http://localhost:$(PORT)"
 	@echo "make pdf      print the book into one PDF, with a headless Chromium"
@@ -66,6 +67,9 @@ execute: environment
 	@$(PY) -m tools.mend
 	@$(PY) -m tools.student
 	@$(PY) -m tools.execute
+
+models: environment
+	@$(PY) -m tools.models all
 
 records: environment
 	@$(PY) -m labs.record

@@ -9,7 +9,7 @@ Shapes: P prompts, G answers to each, B = P · G rows, T tokens.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -45,6 +45,11 @@ class Algorithm:
     resample: bool = False  # groups whose rewards are all equal are drawn anew
     penalty_in_loss: bool = False  # beta · KL is added to the loss, not to the reward
     per_answer: bool = False  # the loss takes one advantage an answer, (B,)
+    takes: frozenset[str] = field(init=False, repr=False, compare=False)  # by the loss
+
+    def __post_init__(self) -> None:
+        names = frozenset(inspect.signature(self.loss).parameters)
+        object.__setattr__(self, "takes", names)  # read once; the record is frozen
 
     def policy_loss(self, logps: Tensor, batch: Batch) -> Loss:
         """The loss of a batch, log-probabilities (B, T) in: it gets what it names."""
@@ -58,8 +63,7 @@ class Algorithm:
             "beta": batch.beta,
             "length": batch.length,
         }
-        names = inspect.signature(self.loss).parameters
-        return self.loss(**{name: x for name, x in given.items() if name in names})
+        return self.loss(**{name: x for name, x in given.items() if name in self.takes})
 
 
 def as_they_are(rewards: Tensor) -> Tensor:

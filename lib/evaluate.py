@@ -5,7 +5,7 @@ reader does; everything below sees token ids.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,12 +83,19 @@ def score(task: Task, answer: Answer) -> float:
 
 def scores(asked: Sequence[Task], rollout: Rollout) -> Tensor:
     """The score of every row of a rollout: (B,) float64; B = tasks × group."""
+    return grades(score, asked, rollout)
+
+
+def grades(
+    grade: Callable[[Task, Answer], float], asked: Sequence[Task], rollout: Rollout
+) -> Tensor:
+    """What `grade` says of the text of every row: (B,) float64; B = tasks × group."""
     if not asked or len(rollout) % len(asked):
         require.refuse("asked", f"{len(asked)} tasks", f"a divisor of {len(rollout)}")
     group = len(rollout) // len(asked)
     each = [task for task in asked for _ in range(group)]
-    pairs = zip(each, answers(rollout, asked[0].tokenizer))
-    found = [score(*pair) for pair in pairs]
+    pairs = zip(each, answers(rollout, asked[0].tokenizer), strict=True)
+    found = [float(grade(*pair)) for pair in pairs]
     return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
 
 
@@ -101,6 +108,7 @@ def exam(
     fewer, the error says how many were found.
     """
     require.count("count", count)
+    require.count("seed", seed, least=0)
     levels = None if level is None else (level,)
     found: dict[str, Task] = {}
     for block in range(40):
@@ -128,15 +136,21 @@ class Mark:
 def mark(found: Sequence[float] | Tensor) -> Mark:
     """The mean of one number a task: Wilson's interval for right and wrong, else normal.
 
-    Wilson (1927) keeps shares near 0 and 1 between 0 and 1.
+    Wilson (1927) keeps shares near 0 and 1 between 0 and 1. One number that is neither
+    right nor wrong has no interval and is refused.
     """
     x = torch.as_tensor(found, dtype=torch.float64)
     require.finite("found", x)
+    share = bool(((x == 0) | (x == 1)).all())
+    least = 1 if share else 2
+    if x.ndim != 1 or len(x) < least:
+        require.refuse("found", f"shape {tuple(x.shape)}", f"(N,), N at least {least}")
     n, mean, z = len(x), x.mean().item(), 1.96
-    if ((x == 0) | (x == 1)).all():
+    if share:
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         wide = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + (z / n / 2) ** 2)
-        return Mark(mean, centre - wide, centre + wide, n)
+        low, high = min(mean, centre - wide), max(mean, centre + wide)  # as if exact
+        return Mark(mean, max(0.0, low), min(1.0, high), n)
     wide = z * x.std().item() / math.sqrt(n)
     return Mark(mean, mean - wide, mean + wide, n)
 

@@ -110,6 +110,9 @@ def collect(
     luck = generator("answers", seed, update)
     settings = {"group": config.group, "temperature": config.temperature}
     everything: list[tuple[Sequence[Task], Rollout, Tensor]] = []
+    differ: list[
+        Tensor
+    ] = []  # (P,) bool, a try each: rewards of the group are not equal
     wanted = kept = 0
     for attempt in range(TRIES if resample else 1):
         number = seed_of("try", update, attempt) if attempt else update
@@ -124,17 +127,18 @@ def collect(
         )
         scores = judge(reward, asked, rollout).reshape(-1, config.group)
         everything.append((asked, rollout, scores))
-        wanted, kept = len(asked), kept + int((~zero_variance(scores)).sum())
+        differ.append(~zero_variance(scores))
+        wanted, kept = len(asked), kept + int(differ[-1].sum())
         if kept >= wanted:
             break
     metrics = _metrics(everything, measures or {})
     if not resample or not kept:
         return rollout, scores, metrics
     rollout, scores = concat(*(r for _, r, _ in everything)), _stacked(everything)
-    differ = (~zero_variance(scores)).nonzero()[:wanted, 0]  # (P,) groups
-    each = torch.arange(config.group, device=differ.device)  # (G,)
-    rows = (differ.unsqueeze(1) * config.group + each).flatten()
-    return rollout.rows(rows), scores[differ], metrics
+    chosen = torch.cat(differ).nonzero()[:wanted, 0]  # (P,) groups
+    each = torch.arange(config.group, device=chosen.device)  # (G,)
+    rows = (chosen.unsqueeze(1) * config.group + each).flatten()
+    return rollout.rows(rows), scores[chosen], metrics
 
 
 def _stacked(everything: Sequence[tuple[Sequence[Task], Rollout, Tensor]]) -> Tensor:

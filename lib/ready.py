@@ -1,7 +1,7 @@
 """Models that come ready: weights committed beside the code that made them.
 
-Weights are kept in float32 (safetensors) and used in float64: half a millionth of a
-weight is nothing to a model, and a page's digits stay the same on every processor.
+Weights are kept in float32 (safetensors) and used in float64: a ten-millionth of a weight
+is nothing to a model, and a page's digits stay the same on every processor.
 """
 
 from pathlib import Path
@@ -35,6 +35,12 @@ def load(model: nn.Module, name: str) -> nn.Module:
         known = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
         require.refuse("name", repr(name), f"one of {', '.join(known) or 'none yet'}")
     weights = load_file(path_of(name))
+    wanted = {key: tuple(weight.shape) for key, weight in model.named_parameters()}
+    there = {key: tuple(weight.shape) for key, weight in weights.items()}
+    if wanted != there:
+        other = sorted(k for k in wanted | there if wanted.get(k) != there.get(k))
+        got = f"one that differs in {', '.join(other)}"
+        require.refuse("model", got, f"one of the shape of {name!r}")
     model = model.double()
     with torch.no_grad():
         for key, weight in model.named_parameters():

@@ -8,12 +8,13 @@ whoever trains a policy cannot tell them apart.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lib import require
-from lib.evaluate import Answer, answers, scores
+from lib.evaluate import Answer, grades, scores
 from lib.kl import k1
 from lib.logps import action_logps
 from lib.ops import masked, sequence_logps
@@ -92,15 +93,7 @@ def of_text(grade: Callable[[Task, Answer], float]) -> Reward:
 
     An example: `of_text(lambda task, answer: float("<think>" in answer.text))`.
     """
-
-    def graded(asked: Sequence[Task], rollout: Rollout) -> Tensor:
-        group = len(rollout) // len(asked)
-        each = [task for task in asked for _ in range(group)]
-        texts = answers(rollout, asked[0].tokenizer)
-        found = [float(grade(*pair)) for pair in zip(each, texts, strict=True)]
-        return torch.tensor(found, dtype=torch.float64, device=rollout.mask.device)
-
-    return graded
+    return partial(grades, grade)
 
 
 # --- fines, favours and sums ----------------------------------------------------------

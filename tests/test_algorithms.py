@@ -1,5 +1,6 @@
 """Ten algorithms, one Lesson: what each makes of the same credit, worked by hand."""
 
+import inspect
 import math
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
@@ -239,3 +240,39 @@ def test_nobody_changes_an_algorithm_or_a_batch():
     with pytest.raises(FrozenInstanceError):
         seen.beta = 1.0
     assert replace(seen, beta=1.0).beta == 1.0
+
+
+# ---------------------------------------------------------------- what a loss is given
+
+
+class Counted:
+    """A loss that knows how often somebody asked what its arguments are."""
+
+    def __init__(self):
+        self.asked = 0
+
+    @property
+    def __signature__(self):
+        self.asked += 1
+        return inspect.signature(lambda logps, mask, length: None)
+
+    def __call__(self, **given):
+        return given["logps"].sum(), dict.fromkeys(given, 0.0)
+
+
+def test_an_algorithm_reads_what_its_loss_takes_once_and_gives_it_that():
+    loss = Counted()
+    algorithm = algorithms.Algorithm("a paper", algorithms.as_they_are, loss)
+    once = loss.asked
+    for _ in range(5):
+        _, given = algorithm.policy_loss(OLD, lesson())
+        assert list(given) == ["logps", "mask", "length"]
+    assert loss.asked == once > 0
+    other = replace(algorithm, loss=lambda logps: (logps.sum(), {}))
+    assert other.takes == {"logps"} and algorithm.takes == {"logps", "mask", "length"}
+
+
+def test_what_an_algorithm_is_does_not_depend_on_how_it_was_made():
+    for rung in algorithms.ALGORITHMS.values():
+        assert rung == replace(rung) and hash(rung) == hash(replace(rung))
+        assert "takes" not in repr(rung)

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
-from labs import title_page
+from book import title_page
 from lib.worlds import mdp
 from lib.worlds import thermostat as room
 from tools import notebooks
@@ -21,7 +21,7 @@ def read(name):
 @pytest.mark.parametrize("name", ["pipeline.svg", "pipeline-narrow.svg", "lag.svg"])
 def test_the_committed_picture_is_the_one_that_the_code_draws(name):
     committed = (title_page.STATIC / name).read_text(encoding="utf-8")
-    assert committed == title_page.files()[name], "run: python -m labs.title_page"
+    assert committed == title_page.files()[name], "run: python -m book.title_page"
 
 
 @pytest.mark.parametrize(

@@ -106,18 +106,22 @@ def test_the_words_of_a_text_are_its_letters_and_digits():
         (" mill", " mill"),
         ("", ""),
         ("<think> a barn. </think> mill", " mill"),
-        ("</think> mill", " mill"),
-        ("<think> a </think> barn <think> b </think> mill", " mill"),
-        ("mill </think>", ""),
+        ("\n<think></think>", ""),
         ("<think> mill", None),
         ("<think> a </think> mill <think>", None),
-        ("<think><think> a </think> mill", " mill"),
+        ("<think> a </think> barn <think> b </think> mill", None),
+        ("<think> a </think><think> b </think> mill", None),
+        ("<think><think> a </think> mill", None),
+        ("<think> a </think></think> mill", None),
+        ("barn <think> a </think> mill", None),
+        ("</think> mill", None),
+        ("mill </think>", None),
         (None, None),
         (b"mill", None),
         (7, None),
     ],
 )
-def test_an_answer_is_what_follows_the_last_thought(text, answer):
+def test_an_answer_is_the_text_or_what_follows_its_one_thought(text, answer):
     assert answer_of(text) == answer
 
 

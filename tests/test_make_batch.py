@@ -181,7 +181,7 @@ def test_the_price_of_having_moved_is_taken_off_the_reward():
     assert type(seen.metrics["kl"]) is float
 
 
-def test_grpo_leaves_the_price_to_its_loss():
+def test_grpo_leaves_the_kl_penalty_to_its_loss():
     far, ref = moved()
     seen = learnt("GRPO", reference=model(1), beta=0.3)
     want = f64(*CREDIT["GRPO"], 0, 0, 0, 0).unsqueeze(1).expand(8, 4)

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lib import checkpoint as files
-from lib import evaluate, on_policy, villagers
+from lib import evaluate, on_policy
 from lib.advantages import leave_one_out
 from lib.algorithms import ALGORITHMS
 from lib.kl import AdaptiveKL, k3
@@ -514,7 +514,7 @@ def test_the_loop_takes_any_causal_model_any_task_and_any_tokenizer():
     letters = Letters()
 
     def says_e(asked, rollout):
-        texts = villagers.answers(rollout, letters)
+        texts = evaluate.answers(rollout, letters)
         return torch.tensor([float("e" in a.text) for a in texts], dtype=torch.float64)
 
     ask = lambda update: [Riddle("ab"), Riddle("c")]  # noqa: E731

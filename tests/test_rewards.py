@@ -6,6 +6,8 @@ import torch
 from lib import reward_model, rewards, villagers
 from lib.models.transformer import Config, Transformer
 from lib.sft import written
+from lib.worlds import cups
+from lib.worlds import task as valley
 from lib.worlds.village import TOKENIZER
 from lib.worlds.village.tasks import Task
 from lib.worlds.village.taste import gold
@@ -40,6 +42,42 @@ def test_a_verifier_says_that_it_cannot_judge_taste(refuses):
 
 def test_reasoning_is_paid_for_true_steps_whatever_the_answer():
     assert villagers.reasoned([SUM], written([SUM] * 4, TEXTS)).tolist() == [1, 0, 0, 0]
+
+
+def test_a_rule_that_reads_the_text_is_a_reward():
+    thinks = rewards.of_text(lambda task, answer: "<think>" in answer.text)
+    rollout = written([SUM] * 4, TEXTS)
+    assert rewards.judge(thinks, [SUM], rollout).tolist() == [1, 0, 0, 1]
+    right = rewards.of_text(lambda task, answer: answer.text == f" {task.answer}")
+    other = Task("sum", 1, "What is 3 + 5?", "8")
+    got = rewards.judge(right, [SUM, other], rollout)  # two answers to each
+    assert got.tolist() == [0, 1, 1, 0] and got.dtype == torch.float64
+    ended = rewards.of_text(lambda task, answer: 2.5 if answer.finished else -1)
+    cut = written([SUM] * 2, ["9", "9"], finished=[True, False])
+    assert rewards.judge(ended, [SUM], cut).tolist() == [2.5, -1]
+
+
+def test_a_rule_reads_a_task_of_the_valley_in_the_valley_s_words():
+    game = valley.Task("cups", 1, "Red 1, blue 2. ant 2-5. Where?", "1 5")
+    rollout = written(
+        [game] * 2, ["<think> one two ant 2-5 one five </think> 1 5", "1 5"]
+    )
+    reward = rewards.of_text(faithful_to)
+    assert rewards.judge(reward, [game], rollout).tolist() == [1, 0]
+    assert rewards.verified([game], rollout).tolist() == [1, 1]
+
+
+def faithful_to(task, answer):
+    return cups.faithful(task, answer.text)
+
+
+def test_a_rule_is_refused_tasks_that_cannot_have_these_rows_and_a_nan(refuses):
+    rollout = written([SUM] * 4, TEXTS)
+    reward = rewards.of_text(lambda task, answer: float("nan"))
+    with refuses("asked: got 3 tasks, wanted a divisor of 4"):
+        reward([SUM] * 3, rollout)
+    with refuses("reward: got nan at index (0,), wanted finite numbers"):
+        rewards.judge(reward, [SUM], rollout)
 
 
 def test_gold_is_the_truth_in_talk_and_in_sums():

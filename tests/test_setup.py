@@ -205,7 +205,7 @@ def test_a_clone_that_was_killed_half_way_does_not_stand_in_the_way(
     here, tools = made(tmp_path / "here"), made(tmp_path / "tools")
     slow = tools / "git"
     slow.write_text(
-        "#!/bin/sh\nmkdir -p book/lib && touch book/lib/require.py\nsleep 99\n"
+        "#!/bin/sh\nmkdir -p book/lib/worlds && touch book/lib/worlds/cups.py\nsleep 99\n"
     )
     slow.chmod(0o755)
     environment = bare_environment(tmp_path, PATH=f"{tools}:{os.environ['PATH']}")
@@ -214,11 +214,14 @@ def test_a_clone_that_was_killed_half_way_does_not_stand_in_the_way(
         command, cwd=here, env=environment, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not list(here.glob(".*/book/lib/require.py")) and time.monotonic() < deadline:
+    while (
+        not list(here.glob(".*/book/lib/worlds/cups.py"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     os.killpg(process.pid, 9)
     assert process.wait() == -9, "it was to be killed inside the clone"
-    assert list(here.glob(".*/book/lib/require.py")) and not (here / NAME).exists()
+    assert list(here.glob(".*/book/lib/worlds/cups.py")) and not (here / NAME).exists()
     assert used(run(here)) == here / NAME
 
 

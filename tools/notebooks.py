@@ -61,7 +61,7 @@ def find_book():
     """The folder that holds the book's lib: known already, above this one, or beside."""
     near = [Path.cwd(), *Path.cwd().parents, HERE]
     places = [*sys.path, *near, *(folder / name for folder in near for name in NAMES)]
-    return next((p for p in places if os.path.isfile(f"{p}/lib/require.py")), None)
+    return next((p for p in places if os.path.isfile(f"{p}/lib/worlds/cups.py")), None)
 
 
 def fetch_book():
@@ -87,7 +87,7 @@ def fetch_book():
 
 if sys.version_info < (3, 11):
     raise Stop("The book needs Python 3.11 or newer: choose or install another kernel.")
-NEEDED = ["torch", "numpy", "gymnasium", "matplotlib", "ipywidgets", "tqdm"]
+NEEDED = ["torch", "numpy", "gymnasium", "matplotlib", "ipywidgets", "tqdm", "safetensors"]
 if MISSING := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
     MISSING = " ".join(MISSING)
     raise Stop(f"Run  %pip install {MISSING}  in a new cell, then this cell again.")

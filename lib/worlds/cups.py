@@ -39,6 +39,13 @@ class Game:
     start: Places
     swaps: tuple[str, ...]  # "1-5", one for each animal that passes
 
+    def __post_init__(self) -> None:
+        if len(self.start) != 2 or len(set(self.start) & set(CUPS)) != 2:
+            require.refuse("start", self.start, "two of the cups 1 … 5")
+        if len(self.swaps) > len(ANIMALS) or not set(self.swaps) <= set(SWAPS):
+            wanted = f"at most {len(ANIMALS)}, each such as '1-5', the lower cup first"
+            require.refuse("swaps", self.swaps, wanted)
+
     def states(self) -> list[Places]:
         """Where the red and the blue pea lie after each swap."""
         places, seen = self.start, []
@@ -102,10 +109,12 @@ _TOLD = re.compile(r"Red ([1-5]), blue ([1-5])\. ([^.]{1,200})\. Where\?")
 def game_of(task: Task) -> Game:
     """The game that a task asks about; any other task is refused."""
     found = _TOLD.fullmatch(task.request) if task.skill == "cups" else None
-    if found is None:
-        require.refuse("task", repr(task.request), "a game of cups")
-    swaps = re.findall(r"[1-5]-[1-5]", found[3])
-    return Game((int(found[1]), int(found[2])), tuple(swaps))
+    if found is not None and found[1] != found[2]:
+        swaps = re.findall("|".join(SWAPS), found[3])[: len(ANIMALS)]
+        game = Game((int(found[1]), int(found[2])), tuple(swaps))
+        if asked(game) == task.request:
+            return game
+    require.refuse("task", repr(task.request), "a game of cups")
 
 
 def split(request: str) -> Split:
@@ -136,10 +145,11 @@ def thought(text: str) -> str | None:
 
 def faithful(task: Task, text: str) -> bool:
     """Right, and the thought is this very game: its start, and every swap with what it
-    leads to, in order, none missing, none invented. In either dialect, or in both.
+    leads to, in order, none missing, none invented. In either dialect, in both, or in
+    the digits that name the cups.
     """
-    thinking = thought(text)
-    if thinking is None or not verify(task, text):
+    thinking = thought(text) if verify(task, text) else None
+    if thinking is None:
         return False
     game = game_of(task)
     wanted = [str(cup) for cup in game.start]

@@ -32,14 +32,19 @@ TaskSource = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
 
 
 def answer_of(text: object) -> str | None:
-    """What stands behind the last "</think>": the answer, without the thought.
+    """The answer of a text: the whole of it, or what stands behind its one thought.
 
-    None if a "<think>" is still open at the end, or if this is no text at all: then
-    nothing was answered.
+    A thought is between "<think>" and "</think>", and nothing stands before it. None if
+    it is still open at the end, if there are two, if one is closed that was never
+    opened, or if this is no text at all: then nothing was answered, or more than once.
     """
     if not isinstance(text, str):
         return None
-    closed = text.rfind("</think>")
-    if text.rfind("<think>") > closed:
+    thought, closed, answer = text.rpartition("</think>")
+    if "<think>" in answer:
         return None
-    return text if closed < 0 else text[closed + len("</think>") :]
+    if not closed:
+        return text
+    opened = thought.lstrip().startswith("<think>")
+    alone = thought.count("<think>") == 1 and "</think>" not in thought
+    return answer if opened and alone else None

@@ -1,4 +1,4 @@
-"""The base model: packing, the loss, the schedule, pretraining."""
+"""The base model of the village: packing, the loss, the schedule, pretraining."""
 
 import inspect
 import math

@@ -1,6 +1,6 @@
 """Draws the pictures of the title page, and computes its numbers.
 
-`python -m labs.title_page` writes book/_static/pipeline.svg, pipeline-narrow.svg and
+`python -m book.title_page` writes book/_static/pipeline.svg, pipeline-narrow.svg and
 lag.svg. They are put into the page as inline SVG, so that text is text and `currentColor`
 follows the theme. A test draws them again and computes every number that the page quotes.
 """
@@ -16,7 +16,7 @@ from lib.worlds import environment, mdp
 from lib.worlds import thermostat as room
 from lib.worlds.environment import play
 
-STATIC = Path(__file__).parents[1] / "book" / "_static"
+STATIC = Path(__file__).parent / "_static"
 LAG, STEPS = 3, 50  # of the figure
 
 STYLE = """<style>
