@@ -19,7 +19,7 @@ from lib.seeds import generator
 from lib.sft import instruct
 from lib.worlds import tasks
 
-RARITIES = (0.015, 0.004, 0.001, 0.0)  # worked answers among the last documents
+RARITIES = (0.01, 0.003, 0.001, 0.0)  # worked answers among the last documents
 SAMPLES, KS = 64, (1, 2, 4, 8, 16, 32, 64)
 KEPT = ("reward", "thinks", "faithful", "hill", "mixed", "length", "zero_variance")
 

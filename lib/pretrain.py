@@ -30,6 +30,7 @@ OPEN = 16  # rows that still take documents
 UPDATES = 10_000
 LR = 5e-3
 ANNEAL = 1_000  # updates at the end, at a low rate
+WORKED = 0.01  # share of worked answers among the documents that are read then
 
 
 @dataclass(frozen=True)
@@ -132,24 +133,36 @@ def pretrain(
     return model, fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
+def read_on(
+    model: Transformer,
+    *,
+    seed: int,
+    updates: int,
+    lr: float,
+    cups_worked: float,
+    progress: str | None = None,
+) -> History:
+    """Pretrain a model further, in place, on fresh text of its own seed."""
+    text = corpus(seed=seed, updates=updates, cups_worked=cups_worked)
+    batches, rate = list(text.split(BATCH)), warm_cosine(lr, updates)
+    return fit(model, batches, next_token_loss, lr=rate, progress=progress)
+
+
 def anneal(
     model: Transformer,
     *,
     seed: int,
-    updates: int = ANNEAL,
+    cups_worked: float = WORKED,
     progress: str | None = None,
-    **shares: float,
 ) -> History:
-    """The end of pretraining, in place: fresh text, a falling rate, shares at will.
+    """The end of pretraining, in place: fresh text and a falling rate.
 
     Real models too read last what they should remember best (annealing, mid-training).
-    With fewer worked answers here ("cups_worked=0.001") a base still knows how to think
-    and rarely does.
+    `cups_worked` is the share of worked answers in it: the fewer there are, the more
+    rarely a base thinks, and it still knows how to.
     """
-    text = corpus(seed=seed_of("anneal", seed), updates=updates, **shares)
-    lr = warm_cosine(LR / 5, updates)
-    batches = list(text.split(BATCH))
-    return fit(model, batches, next_token_loss, lr=lr, progress=progress)
+    late = {"updates": ANNEAL, "lr": LR / 5, "cups_worked": cups_worked}
+    return read_on(model, seed=seed_of("anneal", seed), **late, progress=progress)
 
 
 def blank(config: Config = CONFIG) -> Transformer:

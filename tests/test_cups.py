@@ -341,3 +341,10 @@ def test_a_text_without_number_words_has_no_dialect(text):
 def test_no_word_counts_in_both_dialects():
     assert not set(HILL) & set(LAKE)
     assert cups.DIALECTS == {"hill": HILL, "lake": LAKE}
+
+
+def test_a_thought_in_digits_is_not_faithful():
+    game = cups.Game((2, 5), ("1-5",))
+    task = Task("cups", 1, cups.asked(game), cups.answer(game))
+    assert cups.faithful(task, " <think> two five ant 1-5 two one </think> 2 1")
+    assert not cups.faithful(task, " <think> 2 5 ant 1-5 2 1 </think> 2 1")

@@ -9,15 +9,40 @@ import argparse
 
 import torch
 
+from labs.r1_zero import forced
 from lib import preference_data, pretrain, ready, reward_model, sft
+from lib.models.transformer import Transformer
 from lib.ready import rounded
 from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model
+from lib.seeds import seed_of
 from lib.villagers import proxy_model
+from lib.worlds.corpus import SHARES
+from lib.worlds.tasks import LEVELS
+
+PASS = 0.4  # right when made to think, at every level: then the game is learnt
 
 
-def base(seed: int) -> torch.nn.Module:
-    """Base model `seed`: pretrained, rounded, annealed."""
+def plays(model: Transformer) -> bool:
+    """Whether a base that is made to think is right often enough at every level."""
+    found = [forced(model, level=n, count=100)["right"] for n in LEVELS["cups"]]
+    print("made to think:", *(f"{right:.2f}" for right in found), flush=True)
+    return min(found) >= PASS
+
+
+def base(seed: int) -> Transformer:
+    """Base model `seed`: pretrained until it plays, rounded, annealed."""
     model, _ = pretrain.pretrain(seed=seed, progress=f"base model {seed}")
+    for again in range(4):
+        if plays(model):
+            break
+        pretrain.read_on(
+            model,
+            seed=seed_of("again", seed, again),
+            updates=3_000,
+            lr=pretrain.LR / 2,
+            cups_worked=SHARES["cups worked"],
+            progress="reading on",
+        )
     rounded(model)
     if seed == 0:
         ready.save(model, "before-annealing")
@@ -25,7 +50,7 @@ def base(seed: int) -> torch.nn.Module:
     return model
 
 
-def tuned() -> torch.nn.Module:
+def tuned() -> Transformer:
     """The tuned model: base model 0, shown answers of every skill but the shell game."""
     model = pretrain.base_model(seed=0)
     skills = ("facts", "strings", "constraints", "talk")
@@ -34,7 +59,7 @@ def tuned() -> torch.nn.Module:
     return model
 
 
-def reward() -> torch.nn.Module:
+def reward() -> RewardModel:
     """The reward model: a copy of the tuned one, taught by five annotators."""
     trunk = sft.tuned_model()
     pairs = preference_data.compared(trunk, count=reward_model.PAIRS, seed=0)

@@ -27,9 +27,7 @@ DIALECTS = {"hill": HILL, "lake": LAKE}  # how each says 1 … 5
 Dialect = Literal["hill", "lake"]
 Places = tuple[int, int]  # the cups of the red and of the blue pea
 
-_CUP = {
-    word: str(cup) for words in DIALECTS.values() for cup, word in enumerate(words, 1)
-}
+_CUP = {word: cup for words in DIALECTS.values() for cup, word in enumerate(words, 1)}
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,9 @@ def faithful(task: Task, text: str) -> bool:
     if thinking is None:
         return False
     game = game_of(task)
-    wanted = [str(cup) for cup in game.start]
+    wanted: list[int | str] = [*game.start]
     for animal, swap, places in zip(ANIMALS, game.swaps, game.states()):
-        wanted += [animal, swap, *map(str, places)]
+        wanted += [animal, swap, *places]
     return [_CUP.get(word, word) for word in thinking.split()] == wanted
 
 
