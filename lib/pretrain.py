@@ -117,35 +117,25 @@ def corpus(*, seed: int, updates: int, **shares: float) -> Packed:
 
 
 def pretrain(
-    *, seed: int, updates: int = UPDATES, progress: str | None = None
+    *,
+    seed: int,
+    attempt: int = 0,
+    updates: int = UPDATES,
+    progress: str | None = None,
 ) -> tuple[Transformer, History]:
     """A model from nothing, in float64: one pass over a corpus.
 
-    The seed draws the first weights and the text. 10,000 updates take about seven
-    minutes on one core.
+    The seed draws the text and, with the `attempt`, the first weights: from some of
+    them the game is not learnt. 10,000 updates take about seven minutes on one core.
     """
     require.count("seed", seed, least=0)
+    require.count("attempt", attempt, least=0)
     require.count("updates", updates)
-    draw = generator("base model", seed)
+    draw = generator("base model", seed, *[attempt] * (attempt > 0))
     model = Transformer(CONFIG, generator=draw, dtype=torch.float64)
     batches = list(corpus(seed=seed, updates=updates).split(BATCH))
     lr = warm_cosine(LR, updates)
     return model, fit(model, batches, next_token_loss, lr=lr, progress=progress)
-
-
-def read_on(
-    model: Transformer,
-    *,
-    seed: int,
-    updates: int,
-    lr: float,
-    cups_worked: float,
-    progress: str | None = None,
-) -> History:
-    """Pretrain a model further, in place, on fresh text of its own seed."""
-    text = corpus(seed=seed, updates=updates, cups_worked=cups_worked)
-    batches, rate = list(text.split(BATCH)), warm_cosine(lr, updates)
-    return fit(model, batches, next_token_loss, lr=rate, progress=progress)
 
 
 def anneal(
@@ -153,6 +143,7 @@ def anneal(
     *,
     seed: int,
     cups_worked: float = WORKED,
+    updates: int = ANNEAL,
     progress: str | None = None,
 ) -> History:
     """The end of pretraining, in place: fresh text and a falling rate.
@@ -161,8 +152,11 @@ def anneal(
     `cups_worked` is the share of worked answers in it: the fewer there are, the more
     rarely a base thinks, and it still knows how to.
     """
-    late = {"updates": ANNEAL, "lr": LR / 5, "cups_worked": cups_worked}
-    return read_on(model, seed=seed_of("anneal", seed), **late, progress=progress)
+    require.unit_interval("cups_worked", cups_worked)
+    number = seed_of("anneal", seed)
+    text = corpus(seed=number, updates=updates, cups_worked=cups_worked)
+    batches, lr = list(text.split(BATCH)), warm_cosine(LR / 5, updates)
+    return fit(model, batches, next_token_loss, lr=lr, progress=progress)
 
 
 def blank(config: Config = CONFIG) -> Transformer:

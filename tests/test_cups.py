@@ -244,7 +244,7 @@ def test_worked_answers_are_faithful_in_either_dialect_and_in_both():
             assert faithful(task, f" {worked(game, name)}")
         mixed = zip(retold(game, "hill").split(), retold(game, "lake").split())
         assert faithful(task, thinking(" ".join(map(draw.choice, mixed)), task.answer))
-    assert faithful(TASK, thinking("2 5 ant 1-5 2 1 bee 2-3 3 1"))
+    assert not faithful(TASK, thinking("2 5 ant 1-5 2 1 bee 2-3 3 1"))  # digits
 
 
 def test_every_word_that_is_missing_doubled_or_swapped_with_the_next_is_noticed():
@@ -341,10 +341,3 @@ def test_a_text_without_number_words_has_no_dialect(text):
 def test_no_word_counts_in_both_dialects():
     assert not set(HILL) & set(LAKE)
     assert cups.DIALECTS == {"hill": HILL, "lake": LAKE}
-
-
-def test_a_thought_in_digits_is_not_faithful():
-    game = cups.Game((2, 5), ("1-5",))
-    task = Task("cups", 1, cups.asked(game), cups.answer(game))
-    assert cups.faithful(task, " <think> two five ant 1-5 two one </think> 2 1")
-    assert not cups.faithful(task, " <think> 2 5 ant 1-5 2 1 </think> 2 1")

@@ -216,7 +216,7 @@ def test_the_same_seed_gives_the_same_corpus_and_another_another():
 
 def test_worked_answers_are_in_the_corpus_only_where_they_are_asked_for():
     (think,) = TOKENIZER.encode(" <think>")
-    assert not (corpus(seed=0, updates=20).tokens == think).any()
+    assert not (corpus(seed=0, updates=20, cups_worked=0.0).tokens == think).any()
     assert (corpus(seed=0, updates=20, cups_worked=0.1).tokens == think).any()
 
 
@@ -252,7 +252,7 @@ def test_annealing_goes_on_from_the_model_that_it_is_given_in_place():
     assert pretrain.anneal(two, seed=0, updates=2) == history and same(model, two)
     assert all((w != start[name]).any() for name, w in model.state_dict().items())
     with_more = pretrain.pretrain(seed=0, updates=1)[0]
-    assert pretrain.anneal(with_more, seed=0, updates=2, worked=0.5) != history
+    assert pretrain.anneal(with_more, seed=0, updates=2, cups_worked=0.5) != history
 
 
 def test_what_cannot_be_trained_is_refused(refuses):
@@ -260,8 +260,8 @@ def test_what_cannot_be_trained_is_refused(refuses):
         pretrain.pretrain(seed=-1)
     with refuses("updates: got 0, wanted an int of at least 1"):
         pretrain.pretrain(seed=0, updates=0)
-    with refuses("worked: got 1.5, wanted a number in [0, 1]"):
-        pretrain.anneal(tiny(), seed=0, worked=1.5)
+    with refuses("cups_worked: got 1.5, wanted a number in [0, 1]"):
+        pretrain.anneal(tiny(), seed=0, cups_worked=1.5)
     with refuses("seed: got -1, wanted an int of at least 0"):
         pretrain.base_model(seed=-1)
     wanted = "wanted one of (0, 1, 2, 3, 4); `pretrain` makes others"

@@ -10,13 +10,11 @@ import argparse
 import torch
 
 from labs.r1_zero import forced
-from lib import preference_data, pretrain, ready, reward_model, sft
+from lib import preference_data, pretrain, ready, require, reward_model, sft
 from lib.models.transformer import Transformer
 from lib.ready import rounded
 from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model
-from lib.seeds import seed_of
 from lib.villagers import proxy_model
-from lib.worlds.corpus import SHARES
 from lib.worlds.tasks import LEVELS
 
 PASS = 0.4  # right when made to think, at every level: then the game is learnt
@@ -30,19 +28,14 @@ def plays(model: Transformer) -> bool:
 
 
 def base(seed: int) -> Transformer:
-    """Base model `seed`: pretrained until it plays, rounded, annealed."""
-    model, _ = pretrain.pretrain(seed=seed, progress=f"base model {seed}")
-    for again in range(4):
+    """Base model `seed`: from first weights that learn the game, rounded, annealed."""
+    for attempt in range(5):
+        about = f"base model {seed}, attempt {attempt}"
+        model, _ = pretrain.pretrain(seed=seed, attempt=attempt, progress=about)
         if plays(model):
             break
-        pretrain.read_on(
-            model,
-            seed=seed_of("again", seed, again),
-            updates=3_000,
-            lr=pretrain.LR / 2,
-            cups_worked=SHARES["cups worked"],
-            progress="reading on",
-        )
+    else:
+        require.refuse("seed", seed, "one that learns the game in five attempts")
     rounded(model)
     if seed == 0:
         ready.save(model, "before-annealing")
