@@ -7,7 +7,6 @@ what is refused of them, and what a policy makes of them.
 Shapes: N pairs, T tokens. Log-probabilities are in nats.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,20 +15,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import require
-from lib.evaluate import answers, ask, scores
+from lib.evaluate import ask, scores
 from lib.logps import answer_logps
 from lib.rollout import Rollout, _wide, concat
-from lib.seeds import generator, seed_of
-from lib.worlds.annotators import Annotators as Panel
+from lib.seeds import seed_of
 from lib.worlds.language import Split
 from lib.worlds.task import Task, TaskSource
-from lib.worlds.tasks import tasks
 from lib.worlds.village import taste
 from lib.worlds.village.taste import Annotators
 
 PEOPLE = Annotators()  # who answers unless told otherwise
-PANEL = Panel()  # and in the valley
-TALK = 40  # tokens of an answer to an open request
 
 
 @dataclass(frozen=True)
@@ -107,56 +102,10 @@ def annotated(
     require.tensor("seen", seen, gold.shape)
     first = torch.arange(0, len(answers), 2, device=answers.mask.device)
     won = annotators.prefer(seen[first], seen[first + 1], generator=generator)
-    return _in_order(asked, answers, won, gold)
-
-
-def _in_order(
-    asked: Sequence[Task], answers: Rollout, won: Tensor, gold: Tensor
-) -> PreferencePairs:
-    """Rows 2k and 2k + 1 as pairs, the first of them chosen where it won (N,)."""
-    first = torch.arange(0, len(answers), 2, device=answers.mask.device)
     chosen = torch.where(won, first, first + 1)
     rejected = torch.where(won, first + 1, first)
     texts = answers.rows(chosen), answers.rows(rejected)
     return PreferencePairs(asked, *texts, gold[chosen], gold[rejected])
-
-
-def compared(
-    policy: nn.Module,
-    *,
-    count: int,
-    seed: int,
-    panel: Panel = PANEL,
-    split: Split = "train",
-) -> PreferencePairs:
-    """`count` open requests, two different answers of the policy to each, compared.
-
-    The panel reads texts: what it prefers may differ from what gold prefers.
-    """
-    require.count("count", count)
-    luck, draw = generator("compared", seed), random.Random(seed_of("panel", seed))
-    found, blocks, in_vain = None, 0, 0
-    while found is None or len(found) < count:
-        number = seed_of("compared", seed, blocks)
-        asked = tasks("talk", count=min(count, 256), seed=number, split=split)
-        rollout = ask(policy, asked, group=2, generator=luck, max_tokens=TALK)
-        said = answers(rollout)
-        won = [
-            panel.prefer(
-                task, one.text, two.text, draw, finished=(one.finished, two.finished)
-            )
-            for task, one, two in zip(asked, said[0::2], said[1::2])
-        ]
-        gold = scores(asked, rollout)
-        new = _in_order(asked, rollout, torch.tensor(won), gold)
-        different = (~new.identical).nonzero().squeeze(1)
-        blocks, in_vain = blocks + 1, 0 if len(different) else in_vain + 1
-        if in_vain == 9:
-            require.refuse("policy", "the same answer twice, always", "one that varies")
-        if len(different):
-            new = new.rows(different)
-            found = new if found is None else found + new
-    return found.first(count)
 
 
 def sample_pairs(

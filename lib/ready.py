@@ -23,8 +23,7 @@ def path_of(name: str) -> Path:
 def save(model: nn.Module, name: str) -> Path:
     """Write a model's trainable weights, rounded to float32."""
     FOLDER.mkdir(exist_ok=True)
-    learnt = ((k, v) for k, v in model.named_parameters() if v.requires_grad)
-    weights = {key: weight.detach().float().contiguous() for key, weight in learnt}
+    weights = {k: v.detach().float().contiguous() for k, v in _trainable(model).items()}
     save_file(weights, path_of(name))
     return path_of(name)
 
@@ -35,7 +34,7 @@ def load(model: nn.Module, name: str) -> nn.Module:
         known = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
         require.refuse("name", repr(name), f"one of {', '.join(known) or 'none yet'}")
     weights = load_file(path_of(name))
-    wanted = {key: tuple(weight.shape) for key, weight in model.named_parameters()}
+    wanted = {key: tuple(weight.shape) for key, weight in _trainable(model).items()}
     there = {key: tuple(weight.shape) for key, weight in weights.items()}
     if wanted != there:
         other = sorted(k for k in wanted | there if wanted.get(k) != there.get(k))
@@ -43,10 +42,13 @@ def load(model: nn.Module, name: str) -> nn.Module:
         require.refuse("model", got, f"one of the shape of {name!r}")
     model = model.double()
     with torch.no_grad():
-        for key, weight in model.named_parameters():
-            if weight.requires_grad:
-                weight.copy_(weights[key])
+        for key, weight in _trainable(model).items():
+            weight.copy_(weights[key])
     return model
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {key: w for key, w in model.named_parameters() if w.requires_grad}
 
 
 def rounded(model: nn.Module) -> nn.Module:

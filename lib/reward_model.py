@@ -23,13 +23,10 @@ from lib.models.transformer import Transformer
 from lib.ops import token_logps
 from lib.preference_data import PreferencePairs as PreferencePairs
 from lib.preference_data import sample_pairs as sample_pairs
-from lib.ready import load
 from lib.rollout import Rollout
-from lib.sft import tuned_model
 from lib.train import History, fit, minibatches, warm_cosine
 
 EPOCHS, LR, BATCH, CENTRE = 2, 2e-3, 64, 0.01
-PAIRS = 3000  # that the valley's reward model has seen
 
 
 class RewardModel(nn.Module):
@@ -174,11 +171,3 @@ def accuracy(model: nn.Module, comparisons: PreferencePairs) -> float:
     """The share of pairs whose chosen answer has the higher score; a tie is wrong."""
     better = score(model, comparisons.chosen) > score(model, comparisons.rejected)
     return better.double().mean().item()
-
-
-def reward_model() -> RewardModel:
-    """The committed reward model of the valley: the tuned model, taught by the panel.
-
-    It has seen PAIRS comparisons of the tuned model's answers to open requests.
-    """
-    return load(SurprisalRewardModel(tuned_model()), "reward")

@@ -16,15 +16,10 @@ from torch import nn
 from lib import require
 from lib.evaluate import prompt_ids
 from lib.losses.supervised import Loss, sft
-from lib.models.transformer import Transformer
 from lib.ops import device_of, token_logps
-from lib.pretrain import blank
-from lib.ready import load
 from lib.rollout import Rollout
-from lib.seeds import seed_of
 from lib.train import History, fit, warm_cosine
 from lib.worlds.task import Task
-from lib.worlds.tasks import tasks
 
 EPOCHS = 3
 BATCH = 32
@@ -112,22 +107,3 @@ def instruct(
     rate = warm_cosine(lr, updates, warm=20)
     batches = list(shuffled(shown, epochs=epochs, batch=batch, seed=seed))
     return fit(model, batches, sft_loss, lr=rate, progress=progress)
-
-
-# --- the valley's tuned model ---------------------------------------------------------
-
-TUNED = 500  # demonstrations of each skill but the shell game, and of talk
-
-
-def demonstrations(
-    skills: Sequence[str], *, count: int, seed: int
-) -> list[tuple[Task, str]]:
-    """`count` training tasks of each of these skills, each with a good answer."""
-    number = seed_of("demonstrations", seed)
-    asked = [t for s in skills for t in tasks(s, count=count, seed=number)]
-    return [(task, task.answer) for task in asked]
-
-
-def tuned_model() -> Transformer:
-    """The committed model that was shown how to answer: base model 0, tuned."""
-    return load(blank(), "tuned")

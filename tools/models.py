@@ -1,19 +1,22 @@
 """Make the book's models anew: `python -m tools.models`, or `make models`.
 
-The valley's models are committed in lib/weights: five base models (eight minutes each),
-the tuned one and the reward model. Without a name only what is missing is made, and what
-the village's chapters read from the cache (three minutes, then a second).
+The valley's five base models are committed in lib/weights; each takes some eight minutes.
+Without a name only those that are missing are made, and what the village's chapters read
+from the cache (three minutes, then a second).
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from labs.r1_zero import forced
-from lib import preference_data, pretrain, ready, require, reward_model, sft
+from lib import pretrain, ready, require
 from lib.models.transformer import Transformer
 from lib.ready import rounded
-from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model
+from lib.reward_model import RewardModel, SurprisalRewardModel
 from lib.villagers import proxy_model
 from lib.worlds.tasks import LEVELS
 
@@ -43,35 +46,14 @@ def base(seed: int) -> Transformer:
     return model
 
 
-def tuned() -> Transformer:
-    """The tuned model: base model 0, shown answers of every skill but the shell game."""
-    model = pretrain.base_model(seed=0)
-    skills = ("facts", "strings", "constraints", "talk")
-    shown = sft.demonstrations(skills, count=sft.TUNED, seed=0)
-    sft.instruct(model, shown, lr=1e-3, progress="instruction tuning")
-    return model
+MADE = {f"base-{seed}": partial(base, seed) for seed in pretrain.SEEDS}
 
 
-def reward() -> RewardModel:
-    """The reward model: a copy of the tuned one, taught by five annotators."""
-    trunk = sft.tuned_model()
-    pairs = preference_data.compared(trunk, count=reward_model.PAIRS, seed=0)
-    kind = SurprisalRewardModel
-    return fit_reward_model(trunk, pairs, kind=kind, seed=0, progress="reward model")[0]
-
-
-MADE = {
-    **{f"base-{seed}": lambda seed=seed: base(seed) for seed in pretrain.SEEDS},
-    "tuned": tuned,
-    "reward": reward,
-}
-
-
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """The models named, or those that are missing."""
     parser = argparse.ArgumentParser(prog="python -m tools.models")
     parser.add_argument("name", nargs="*", help=f"of {', '.join(MADE)}, or all")
-    asked = parser.parse_args().name
+    asked = parser.parse_args(arguments).name
     torch.set_num_threads(1)
     for name in [*MADE] if asked == ["all"] else asked:
         if name not in MADE:
@@ -86,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
