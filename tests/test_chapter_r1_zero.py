@@ -113,3 +113,52 @@ def test_the_record_runs_what_the_page_runs():
     assert (r1.PROMPTS, r1.GROUP, r1.UPDATES, r1.LR) == (16, 16, 60, 3e-4)
     assert (r1.LEVELS, r1.TOKENS) == ((2, 3, 4, 5), LENGTH)
     assert r1_zero_runs.SAMPLES == max(r1_zero_runs.KS)
+
+
+def runs(record, name):
+    return record.read()["runs"][name]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_each_base_model_it_learns_to_think_truly(seed):
+    found = runs(r1_zero_runs.RECORD, "R1-Zero")[str(seed)]
+    curves, after = found["curves"], found["after"]
+    assert curves["thinks"][0] < 0.2 and curves["thinks"][-1] > 0.95
+    assert curves["length"][-1] > 3 * curves["length"][0]
+    for level in ("2", "3", "4", "5"):
+        assert after[level]["right"] >= 0.9 and after[level]["faithful"] >= 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_direct_answers_are_far_behind_where_swaps_are_many(seed):
+    shown = runs(r1_zero_runs.RECORD, "direct answers")[str(seed)]["after"]
+    learned = runs(r1_zero_runs.RECORD, "R1-Zero")[str(seed)]["after"]
+    for level in ("3", "4", "5"):
+        assert shown[level]["right"] < learned[level]["right"] - 0.3
+    assert sum(shown[level]["right"] for level in ("3", "4", "5")) / 3 < 0.75
+
+
+def test_the_base_models_pass_the_faithful_test_with_many_tries():
+    for found in runs(r1_zero_runs.RECORD, "R1-Zero").values():
+        base, policy = (found["pass"][who]["faithful"] for who in ("base", "R1-Zero"))
+        assert base[0] < 0.2 < 0.8 < base[-1]
+        assert all(b <= p for b, p in zip(base, policy))
+
+
+def took_off(curves):
+    """The first update, of every second, at which most answers think; 60 if none."""
+    return next((2 * k for k, x in enumerate(curves["thinks"]) if x > 0.5), 60)
+
+
+@pytest.mark.parametrize("worked", r1_zero_runs.RARITIES)
+def test_grpo_takes_off_later_or_neither_does(worked):
+    for found in runs(r1_zero_runs.STALL, f"worked {worked}").values():
+        at = {loss: took_off(found[loss]["curves"]) for loss in ("GRPO", "Dr. GRPO")}
+        assert (at["Dr. GRPO"] < at["GRPO"]) if worked else ({*at.values()} == {60})
+
+
+def test_the_rarer_the_worked_answers_the_later_the_take_off():
+    every = [runs(r1_zero_runs.STALL, f"worked {w}") for w in r1_zero_runs.RARITIES]
+    for seed in every[0]:
+        at = [took_off(found[seed]["Dr. GRPO"]["curves"]) for found in every]
+        assert at == sorted(at)
