@@ -17,7 +17,7 @@ def test_a_base_model_thinks_rarely_and_well(seed):
     base = base_model(seed=seed)
     assert next(base.parameters()).dtype == torch.float64
     found = r1_zero.examined(base, count=60)
-    assert 0.01 <= found["thinks"] <= 0.1
+    assert 0.02 <= found["thinks"] <= 0.15  # of 180 answers
     made = r1_zero.forced(base, level=3, count=100)
     assert made["right"] >= 0.5 and made["faithful"] >= 0.5
 
