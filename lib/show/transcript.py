@@ -19,8 +19,8 @@ _STYLE = """<style>
 #__UID__ dl{margin:0}#__UID__ dt{font-weight:600;margin:.5em 0 0}
 #__UID__ dd{margin:0;min-height:3em;font:14px/1.5 ui-monospace,monospace}
 #__UID__ .w-said0{display:none}
-#__UID__ .w-true{color:#00704F}
-#__UID__ .w-false{color:#B34700;text-decoration:underline wavy}
+#__UID__ .w-true{color:#00704F;margin-right:.6em}
+#__UID__ .w-false{color:#B34700;margin-right:.6em;text-decoration:underline wavy}
 </style>"""
 
 
