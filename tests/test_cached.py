@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lib import checkpoint
-from lib import pretrain as made_here
+from lib import villagers as made_here
 from lib.checkpoint import cache_path as path_of
 from lib.checkpoint import cached
 from lib.digest import sources
@@ -211,19 +211,19 @@ def test_another_seed_model_length_torch_or_processor_has_another_name(monkeypat
 def copied(tmp_path, monkeypatch):
     """lib in another place, where it may be changed."""
     shutil.copytree(ROOT / "lib", tmp_path / "lib")
-    monkeypatch.setattr(made_here, "__file__", str(tmp_path / "lib" / "pretrain.py"))
+    monkeypatch.setattr(made_here, "__file__", str(tmp_path / "lib" / "villagers.py"))
     return tmp_path / "lib"
 
 
 def test_the_name_does_not_depend_on_where_the_book_lies(copied, monkeypatch):
     there = name_of()
-    monkeypatch.setattr(made_here, "__file__", str(ROOT / "lib" / "pretrain.py"))
+    monkeypatch.setattr(made_here, "__file__", str(ROOT / "lib" / "villagers.py"))
     assert name_of() == there
 
 
 def test_a_change_in_any_source_that_goes_into_it_changes_the_name(copied):
     names = {name_of()}
-    used = sorted(sources(copied / "pretrain.py"))
+    used = sorted(sources(copied / "villagers.py"))
     for file in used:
         text = file.read_text("utf-8")
         file.write_text(text + "# another line\n", "utf-8")
@@ -234,21 +234,21 @@ def test_a_change_in_any_source_that_goes_into_it_changes_the_name(copied):
 
 def test_a_change_elsewhere_does_not(copied):
     before = name_of()
-    for name in ("kl.py", "show/figures.py", "worlds/cartpole.py", "evaluate.py"):
+    for name in ("kl.py", "show/figures.py", "worlds/cartpole.py", "on_policy.py"):
         (copied / name).write_text("")
     assert name_of() == before
 
 
 def test_what_goes_into_it_is_what_python_imports_for_it():
     code = (
-        "import sys, lib.pretrain\n"
+        "import sys, lib.villagers\n"
         "ours = [m for n, m in sys.modules.items() if n.split('.')[0] == 'lib']\n"
         "print(*[m.__file__ for m in ours], sep='\\n')"
     )
     run = [sys.executable, "-c", code]
     said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {Path(line) for line in said.stdout.splitlines()}
-    assert sources(ROOT / "lib" / "pretrain.py") == imported
+    assert sources(ROOT / "lib" / "villagers.py") == imported
     assert len(imported) > 12
 
 
@@ -368,7 +368,7 @@ def test_a_folder_that_may_not_be_written_costs_a_warning_only(cache, monkeypatc
 def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
     code = (
         "import torch\n"
-        "from lib import pretrain\n"
+        "from lib import villagers\n"
         "from lib.models.transformer import Config, Transformer\n"
         f"villagers.CONFIG, villagers.UPDATES = {TINY}, 3\n"
         "draws = torch.Generator().manual_seed(0)\n"

@@ -232,9 +232,9 @@ def test_impossible_knobs_are_refused(knob, value):
 
 def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
-    monkeypatch.setattr(reward_model, "COMPARISONS", 4)
+    monkeypatch.setattr(villagers, "COMPARISONS", 4)
     monkeypatch.setattr(
-        reward_model,
+        villagers,
         "instructed_model",
         lambda progress=None: small(dtype=torch.float32),
     )
@@ -247,7 +247,7 @@ def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
         small(dtype=torch.float32), pairs, kind=SurprisalRewardModel, seed=2
     )
     assert torch.equal(made.head.weight, want.head.weight)
-    monkeypatch.setattr(reward_model, "sample_pairs", None)
+    monkeypatch.setattr(villagers, "sample_pairs", None)
     kept = villagers.proxy_model(seed=2)
     assert torch.equal(kept.head.weight, made.head.weight)
     assert torch.equal(kept.ear, made.ear)

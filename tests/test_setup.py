@@ -277,7 +277,7 @@ def test_missing_packages_cost_one_sentence_that_names_them(tmp_path):
     bare = [sys.executable, "-S", "-E", "-c", cell("file:///nowhere", tmp_path)]
     ran = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 1
-    names = "torch numpy gymnasium matplotlib ipywidgets tqdm"
+    names = "torch numpy gymnasium matplotlib ipywidgets tqdm safetensors"
     sentence = f"Run  %pip install {names}  in a new cell, then this cell again."
     assert ran.stderr.splitlines()[-1].endswith(f"Stop: {sentence}")
 

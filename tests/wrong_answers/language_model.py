@@ -134,7 +134,10 @@ WRONG = {
         WITHOUT.format(**{**GOOD, "seen": "torch.ones_like(seen).tril()"}),
         # a cosine of 0 is a turn, and loses half of each pair
         WITHOUT.format(
-            **{**GOOD, "still": "torch.cos(torch.arange(T))[:, None, None] * cos, sin"}
+            **{
+                **GOOD,
+                "still": "torch.cos(torch.arange(T))[:, None, None, None] * cos, sin",
+            }
         ),
         # thinks all the same
         WITHOUT.format(**{**GOOD, "think": "True"}),
