@@ -5,7 +5,6 @@ of them. Each model is made by code and kept on this computer.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -115,11 +114,6 @@ def base_run(
     model = Transformer(CONFIG, generator=torch.Generator().manual_seed(seed))
     model.load_state_dict(state["model"])
     return model, state["history"]
-
-
-def base_model_path(seed: int) -> Path:
-    """Where the base model of this seed is kept; see `checkpoint.cache_path`."""
-    return checkpoint.cache_path(f"base-{seed}", file=__file__, of=(CONFIG, UPDATES))
 
 
 # --- instruction tuning ---------------------------------------------------------------

@@ -32,6 +32,12 @@ def same(one, two):
     )
 
 
+def base_model_path(seed):
+    """Where the village's base model of this seed is kept."""
+    of = made_here.CONFIG, made_here.UPDATES
+    return path_of(f"base-{seed}", file=made_here.__file__, of=of)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache folder of its own, a tiny model and three updates."""
@@ -98,7 +104,7 @@ def test_every_way_to_import_is_seen(tmp_path):
 
 def test_the_second_call_reads_what_the_first_one_made(cache, no_training):
     model, history = base_run(seed=1)
-    assert [*cache.iterdir()] == [made_here.base_model_path(1)]
+    assert [*cache.iterdir()] == [base_model_path(1)]
     no_training()
     again, history_again = base_run(seed=1)
     assert same(model, again) and history == history_again
@@ -153,35 +159,28 @@ def test_nothing_is_written_outside_the_cache(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     base_run()
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert (
-        files == {made_here.base_model_path(0)}
-        and cache in made_here.base_model_path(0).parents
-    )
+    assert files == {base_model_path(0)} and cache in base_model_path(0).parents
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/nowhere/home")
     for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    assert made_here.base_model_path(0).parent == Path(
-        "/nowhere/home/.cache/rlhf-executed"
-    )
+    assert base_model_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
     monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere/xdg")
-    assert made_here.base_model_path(0).parent == Path("/nowhere/xdg/rlhf-executed")
+    assert base_model_path(0).parent == Path("/nowhere/xdg/rlhf-executed")
     monkeypatch.setenv("RLHF_EXECUTED_CACHE", "/nowhere/ours")
-    assert made_here.base_model_path(0).parent == Path("/nowhere/ours")
+    assert base_model_path(0).parent == Path("/nowhere/ours")
     for name in ("RLHF_EXECUTED_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, "")
-    assert made_here.base_model_path(0).parent == Path(
-        "/nowhere/home/.cache/rlhf-executed"
-    )
+    assert base_model_path(0).parent == Path("/nowhere/home/.cache/rlhf-executed")
 
 
 # ---------------------------------------------------------------- its key
 
 
 def name_of(seed=0):
-    return made_here.base_model_path(seed).name
+    return base_model_path(seed).name
 
 
 def test_the_name_tells_the_seed_and_a_hash():
@@ -275,7 +274,7 @@ def pickled(path):
 
 def of_another_seed(path):
     base_run(seed=9)
-    shutil.copy(made_here.base_model_path(9), path)
+    shutil.copy(base_model_path(9), path)
 
 
 def a_checkpoint_of_something(path):
@@ -302,7 +301,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_or_foreign_file_is_noticed_and_made_anew(damage, cache, no_training):
     model, history = base_run()
-    path = made_here.base_model_path(0)
+    path = base_model_path(0)
     damage(path)
     with pytest.warns(UserWarning) as said:
         again, history_again = base_run()
@@ -316,7 +315,7 @@ def test_a_damaged_or_foreign_file_is_noticed_and_made_anew(damage, cache, no_tr
 
 
 def test_a_folder_in_the_place_of_the_file_is_reported_and_the_model_made(cache):
-    path = made_here.base_model_path(0)
+    path = base_model_path(0)
     path.mkdir(parents=True)
     with pytest.warns(UserWarning) as said:
         model = base_model()
@@ -344,7 +343,7 @@ def test_a_full_disk_costs_a_warning_only(cache, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    reason = f"[Errno 28] {made_here.base_model_path(0)}: not written (No space left on device)"
+    reason = f"[Errno 28] {base_model_path(0)}: not written (No space left on device)"
     with pytest.warns(UserWarning) as said:
         model = base_model()
     assert len(said) == 1
@@ -368,13 +367,15 @@ def test_a_folder_that_may_not_be_written_costs_a_warning_only(cache, monkeypatc
 def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
     code = (
         "import torch\n"
-        "from lib import villagers\n"
+        "from lib import checkpoint, villagers\n"
         "from lib.models.transformer import Config, Transformer\n"
         f"villagers.CONFIG, villagers.UPDATES = {TINY}, 3\n"
         "draws = torch.Generator().manual_seed(0)\n"
         "made = Transformer(villagers.CONFIG, generator=draws)\n"
         "villagers.pretrain = lambda **_: (made, {'loss': [1.0]})  # at once\n"
-        "for _ in range(8): villagers.base_model_path(0).unlink(True); villagers.base_run()"
+        "of = villagers.CONFIG, villagers.UPDATES\n"
+        "path = checkpoint.cache_path('base-0', file=villagers.__file__, of=of)\n"
+        "for _ in range(8): path.unlink(True); villagers.base_run()"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in "ab"]
@@ -383,7 +384,7 @@ def test_two_processes_at_once_leave_one_whole_file(cache, no_training, seeded):
     assert all(
         line.startswith(b"Making the base model") for lines in said for line in lines
     )
-    assert [*cache.iterdir()] == [made_here.base_model_path(0)]
+    assert [*cache.iterdir()] == [base_model_path(0)]
     no_training()
     model, history = base_run()
     assert same(model, Transformer(TINY, generator=seeded(0)))

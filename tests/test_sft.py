@@ -191,13 +191,13 @@ def test_the_tuned_model_starts_from_the_base_and_is_kept(small, monkeypatch, ca
     with pytest.raises(AssertionError, match="trained again"):
         instructed_model()  # another seed, so another model
     assert len(list(small.iterdir())) == 3  # its base model was made
-    for name, value in (
-        ("EPOCHS", 2),
-        ("BATCH", 3),
-        ("LR", 0.1),
-        ("DEMONSTRATIONS", 2),
+    for where, name, value in (
+        (sft, "EPOCHS", 2),
+        (sft, "BATCH", 3),
+        (sft, "LR", 0.1),
+        (villagers, "DEMONSTRATIONS", 2),
     ):
         with monkeypatch.context() as changed:
-            changed.setattr(sft, name, value)
+            changed.setattr(where, name, value)
             with pytest.raises(AssertionError, match="trained again"):
                 instructed_model(seed=3)
