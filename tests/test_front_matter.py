@@ -93,11 +93,13 @@ def test_every_term_that_a_page_links_is_in_the_glossary():
 
 def test_every_glossary_link_of_a_notebook_leads_to_a_term():
     plain = [normalize("NFKD", word).encode("ascii", "ignore") for word in glossary()]
-    anchors = {re.sub(r"[^A-Za-z0-9]+", "-", w.decode()).strip("-") for w in plain}
+    anchors = {re.sub(r"[^A-Za-z0-9._]+", "-", w.decode()).strip("-") for w in plain}
     linked = [
         anchor
         for path in (ROOT / "notebooks").rglob("*.ipynb")
-        for anchor in re.findall(r"glossary\.md#term-([\w-]+)", path.read_text("utf-8"))
+        for anchor in re.findall(
+            r"glossary\.md#term-([\w.-]+)", path.read_text("utf-8")
+        )
     ]
     assert len(linked) > 20
     assert set(linked) <= anchors
@@ -113,6 +115,12 @@ def test_every_equation_that_a_notebook_refers_to_has_its_label_there():
         assert len(labels) == len(set(labels)), path
         found += len(named)
     assert found > 5
+
+
+def test_no_page_refers_to_an_equation_of_another():
+    """Sphinx finds an equation's label only on the page where it stands."""
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        assert ".ipynb#eq" not in path.read_text("utf-8"), path
 
 
 def test_the_notation_lists_the_symbols_that_mean_several_things():
