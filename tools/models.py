@@ -1,6 +1,7 @@
 """Make the book's models anew: `python -m tools.models`, or `make models`.
 
 The valley's five base models are committed in lib/weights; each takes some eight minutes.
+So are three models of chapter 13, of base model 0: some four minutes together.
 Without a name only those that are missing are made, and what the village's chapters read
 from the cache (three minutes, then a second).
 """
@@ -11,7 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import nn
 
+from labs import deepseek_r1
 from labs.r1_zero import forced
 from lib import pretrain, ready, require
 from lib.models.transformer import Transformer
@@ -46,7 +49,29 @@ def base(seed: int) -> Transformer:
     return model
 
 
-MADE = {f"base-{seed}": partial(base, seed) for seed in pretrain.SEEDS}
+def rare_base() -> Transformer:
+    """Base model 0 after it has read on: it knows people, and rarely thinks."""
+    return deepseek_r1.base(0, deepseek_r1.RARE, progress="reading on")
+
+
+def assistant() -> Transformer:
+    """Who writes the answers that annotators compare."""
+    start = deepseek_r1.ready_base()
+    return deepseek_r1.assistant(start, seed=0, progress="assistant")
+
+
+def reward() -> nn.Module:
+    """The reward model that learns from the comparisons."""
+    writer = deepseek_r1.ready_assistant()
+    return deepseek_r1.reward_model(writer, seed=0, progress="reward model")[0]
+
+
+MADE = {
+    **{f"base-{seed}": partial(base, seed) for seed in pretrain.SEEDS},
+    "rare-base-0": rare_base,
+    "assistant-0": assistant,
+    "reward-0": reward,
+}
 
 
 def main(arguments: Sequence[str] = ()) -> None:
