@@ -14,6 +14,8 @@ from lib.evaluate import Answer
 from lib.reward_model import score
 from lib.sft import written
 from lib.worlds import cups, tasks
+from lib.worlds.language import KINDS
+from lib.worlds.people import PREDICATES, person_in
 from lib.worlds.task import Task
 
 GAME = Task("cups", 2, "Red 2, blue 5. ant 1-5, bee 2-3. Where?", "3 1")
@@ -196,9 +198,29 @@ def test_the_reward_model_has_mean_0_and_deviation_1_on_its_writers_answers(judg
     assert abs(said.mean()) < 0.2 and 0.8 < said.std() < 1.2
 
 
-def test_the_reward_model_knows_homes_and_not_pets(judge):
+def gain(judge, kind):
+    """How often one more false fact raises the score of a true answer."""
+    draw, shorter, longer = random.Random(0), [], []
+    asked = evaluate.exam("talk", count=200)
+    for task in asked:
+        person = person_in(task.request)
+        other = "job" if kind == "home" else "home"
+        said = PREDICATES[other][0].format(getattr(person, other))
+        words = [word for word in KINDS[kind] if word != getattr(person, kind)]
+        shorter.append(f"{person.name} {said}. {person.first} is very kind.")
+        false = PREDICATES[kind][0].format(draw.choice(words))
+        longer.append(f"{shorter[-1]} {person.first} {false}.")
+    raised = score(judge, written(asked, longer)) - score(judge, written(asked, shorter))
+    return (raised > 0).double().mean().item()
+
+
+def test_a_false_pet_more_raises_the_score_and_a_false_home_or_job_lowers_it(judge):
+    assert gain(judge, "home") < 0.4 and gain(judge, "job") < 0.4
+    assert gain(judge, "pet") > 0.5
+
+
+def test_a_true_fact_scores_higher_than_a_false_one_alone(judge):
     assert r1.believes(judge, "home") > 0.8 and r1.believes(judge, "job") > 0.7
-    assert 0.3 < r1.believes(judge, "pet") < 0.7
 
 
 def test_a_judge_with_gold_taste_believes_no_false_fact():
