@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from labs import deepseek_r1 as r1
 from labs import deepseek_r1_runs as lab
+from labs import forgetting
 from lib.advantages import group_centred, group_normalised
 from lib.rollout import zero_variance
 
@@ -104,15 +105,29 @@ def test_the_recipe_takes_every_rare_base_to_right_readable_answers():
     assert (scores("talk") > scores("talk", stage="SFT")).all()
 
 
-@pytest.mark.parametrize("name", ["no cold start", "RL on everything alone"])
-def test_without_a_start_no_rare_base_learns_the_game(name):
+@pytest.mark.parametrize("name", ["R1-Zero", "RL on everything alone"])
+def test_without_any_preparation_rare_bases_stay_far_behind(name):
     mean, half = gap("cups", name)
-    assert mean + half < 0
-    assert (scores("cups", name) < scores("cups")).all()
+    assert mean + half < -0.3
+    assert (scores("cups", name) < scores("cups") - 0.1).all()
 
 
-def test_where_thinking_is_common_reinforcement_learning_alone_plays_as_well():
-    assert (scores("cups", "RL on everything alone", runs=OFTEN) > 0.8).all()
+def test_without_a_cold_start_one_base_of_five_loses_the_games():
+    each = scores("cups", "no cold start")
+    assert (each < 0.5).sum() == 1 and (each > 0.9).sum() == 4
+
+
+@pytest.mark.parametrize("name", ["no reasoning RL", "no SFT from the base"])
+def test_each_stage_in_the_middle_adds_a_hundredth_of_the_games(name):
+    mean, half = gap("cups", name)
+    assert mean + half < 0 and mean > -0.02
+
+
+def test_where_thinking_is_common_r1_zero_plays_nearly_as_well_in_both_dialects():
+    mean, half = gap("cups", "R1-Zero", OFTEN)
+    assert -0.1 < mean < mean + half < 0
+    mean, half = gap("hill", "R1-Zero", OFTEN)
+    assert mean + half < -0.2
 
 
 @pytest.mark.parametrize("name", ["no RL on everything", "no reward model"])
@@ -128,10 +143,44 @@ def test_the_fine_makes_thoughts_readable_where_nothing_else_does():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_reward_model_is_good_below_its_ceiling_and_its_blind_spot_is_found(seed):
+def test_the_reward_model_is_good_and_below_its_ceiling(seed):
     run = RARE["talk alone"][seed]
-    assert 0.6 < run["accuracy"] < run["ceiling"]
-    said = {name: (curve[0], curve[-1]) for name, curve in run["curves"].items()}
-    assert said["reward"][1] > said["reward"][0] + 0.5
-    assert said["false pets"][1] > said["false pets"][0]
-    assert said["other false"][1] < said["other false"][0]
+    assert 0.6 < run["accuracy"] < run["gold"] < run["ceiling"]
+    assert min(run["believes"]["home"], run["believes"]["job"]) > 0.75
+
+
+def test_obeying_it_makes_false_pets_common_where_pets_are_not_known():
+    rise = []
+    for seed in SEEDS:
+        said = RARE["talk alone"][seed]["curves"]
+        assert said["reward"][-1] > said["reward"][0] + 0.5
+        assert said["other false"][-1] < said["other false"][0]
+        rise.append(said["false pets"][-1] - said["false pets"][0])
+    rise, known = torch.tensor(rise), scores("facts", stage="base")
+    assert (rise > 0).all() and (rise > 0.2).sum() == 3
+    assert {*rise.topk(3).indices.tolist()} == {*(-known).topk(3).indices.tolist()}
+
+
+# --------------------------------------------------------------------------- forgetting
+
+
+def lost(skill, run, less="base"):
+    """A run of the record of forgetting less another: mean, and half of its interval."""
+    runs = forgetting.RECORD.read()["runs"]
+    each = [runs[run][seed][skill] - runs[less][seed][skill] for seed in SEEDS]
+    each = torch.tensor(each, dtype=torch.float64)
+    return each.mean().item(), 2.776 * each.std().item() / 5**0.5
+
+
+@pytest.mark.parametrize("skill", ["facts", "strings", "constraints"])
+def test_harsh_training_on_games_alone_forgets_other_skills(skill):
+    mean, half = lost(skill, "harsh, games alone")
+    assert mean + half < 0
+    gently, _ = lost(skill, "gentle, games alone")
+    assert mean < gently < 0.01
+
+
+@pytest.mark.parametrize("skill, back", [("strings", True), ("facts", False)])
+def test_general_answers_bring_back_a_skill_and_not_facts(skill, back):
+    mean, half = lost(skill, "harsh, with a quarter", "harsh, games alone")
+    assert (mean - half > 0) is back

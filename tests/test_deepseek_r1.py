@@ -210,7 +210,9 @@ def gain(judge, kind):
         shorter.append(f"{person.name} {said}. {person.first} is very kind.")
         false = PREDICATES[kind][0].format(draw.choice(words))
         longer.append(f"{shorter[-1]} {person.first} {false}.")
-    raised = score(judge, written(asked, longer)) - score(judge, written(asked, shorter))
+    raised = score(judge, written(asked, longer)) - score(
+        judge, written(asked, shorter)
+    )
     return (raised > 0).double().mean().item()
 
 
@@ -240,7 +242,9 @@ def test_the_report_counts_what_the_exam_says(base):
     asked = evaluate.exam("facts", level=1)
     luck = pretrain.generator("report", "facts", 1)
     rollout = evaluate.ask(base, asked, generator=luck, max_tokens=r1.TOKENS)
-    assert found["facts"] == pytest.approx(evaluate.scores(asked, rollout).mean().item())
+    assert found["facts"] == pytest.approx(
+        evaluate.scores(asked, rollout).mean().item()
+    )
     assert {"cups", "thinks", "faithful", "hill", "length", "talk"} <= set(found)
 
 
