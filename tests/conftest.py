@@ -4,6 +4,7 @@ And what holds for all of them: a test leaves to the next what it found.
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -59,6 +60,27 @@ def _refuses(message: str) -> Iterator[None]:
 def refuses() -> Callable[[str], AbstractContextManager[None]]:
     """`with refuses("name: got …, wanted …"):` the block raises exactly this ValueError."""
     return _refuses
+
+
+@pytest.fixture
+def ends() -> Iterator[None]:
+    """What runs for a minute of CPU time is stopped: no fast or slow machine decides.
+
+    For what takes a hundredth of a second as it is, and hours where time grows with the
+    square of a text's length.
+    """
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("a minute of CPU time, for what should take no time at all")
+
+    if not hasattr(signal, "SIGVTALRM"):  # Windows: there it would just go on
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.fixture

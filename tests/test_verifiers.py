@@ -3,7 +3,6 @@
 import random
 import re
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
@@ -393,18 +392,14 @@ BIG = {
 
 
 @pytest.mark.parametrize("shape", BIG)
-def test_a_megabyte_of_anything_gets_its_verdict_in_time(shape):
-    began = time.process_time()
+def test_a_megabyte_of_anything_gets_its_verdict_in_time(shape, ends):
     assert verify_number(BIG[shape], 7) is False
-    assert time.process_time() - began < 1
 
 
-def test_a_megabyte_between_two_boxes_hides_neither():
+def test_a_megabyte_between_two_boxes_hides_neither(ends):
     for filler in ("the 7 ", "{}", r"\{", "}", r"\boxed{8} ", "\\\\", "ü", "\ud800"):
         text = BOX + "8} " + filler * (MEGABYTE // len(filler)) + BOX + "7}"
-        began = time.process_time()
         assert verify_number(text, 7)
-        assert time.process_time() - began < 1
         assert not verify_number(text.replace("8} ", "8 ", 1), 7) or filler == "}"
 
 
@@ -590,10 +585,8 @@ def test_one_number_is_said_when_terms_and_carried_results_are_not_counted(text,
 @pytest.mark.parametrize(
     "unit", ["1+", "1 + ", "= 1 ", "1=", "1,111", "-", "1 is ", "7"]
 )
-def test_words_and_numbers_of_any_text_are_read_at_once(unit):
+def test_words_and_numbers_of_any_text_are_read_at_once(unit, ends):
     for length in (verifiers.SAID, MEGABYTE):
         text = (unit * length)[:length]
-        started = time.process_time()
         assert says_one_number(text) in (True, False)
         assert not denies(text) and not hedges(text)
-        assert time.process_time() - started < 1

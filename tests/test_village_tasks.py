@@ -3,7 +3,6 @@
 import hashlib
 import random
 import re
-import time
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -24,7 +23,7 @@ from lib.worlds.village.tasks import (
     verify_reasoning,
 )
 
-MEGABYTE = 1_000_000
+MEGABYTE = 200_000  # a fifth: quadratic time would show as well
 LEVELS = {"know": 1, "sum": 4, "reverse": 3, "repeat": 3, "list": 3, "words": 5}
 EXAMPLES = {
     "know": Task("know", 1, "What colour is the fox?", "The fox is red."),
@@ -557,7 +556,7 @@ def test_junk_is_wrong_in_every_skill(skill):
 
 
 @pytest.mark.parametrize("skill", SKILLS)
-def test_a_megabyte_of_anything_is_judged_at_once(skill):
+def test_a_megabyte_of_anything_is_judged_at_once(skill, ends):
     right = EXAMPLES[skill].answer
     units = [
         " ",
@@ -577,10 +576,8 @@ def test_a_megabyte_of_anything_is_judged_at_once(skill):
     for unit in units:
         text = unit * (MEGABYTE // len(unit))
         for answer in (text, right + text, text + right):
-            started = time.process_time()
             assert verify(EXAMPLES[skill], answer) in (True, False)
             assert verify_reasoning(answer) is False
-            assert time.process_time() - started < 1
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -703,10 +700,8 @@ def test_thoughts_may_be_two_thousand_characters_long():
 
 
 @pytest.mark.parametrize("unit", ["1 + 1 = 2. ", "<think>", "1", " ", "1 + ", ". "])
-def test_reasoning_of_a_megabyte_is_judged_at_once(unit):
+def test_reasoning_of_a_megabyte_is_judged_at_once(unit, ends):
     text = unit * (MEGABYTE // len(unit))
-    started = time.process_time()
     for completion in (text, f"<think>{text}", f"<think> {text} </think> 2"):
         assert verify_reasoning(completion) is False
     assert verify_reasoning(f"<think> 1 + 1 = 2. </think> {text}") is False
-    assert time.process_time() - started < 1
