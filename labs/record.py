@@ -3,6 +3,7 @@
     python -m labs.record                          make what is stale, cheapest first
     python -m labs.record 02_cartpole              this one, if it is stale or frozen
     python -m labs.record --restart 02_cartpole    this one, and from the start
+    python -m labs.record --recheck r1_zero        run a part of a stale one again
     python -m labs.record --list                   say how each record stands
 
 A file of labs declares what is run, each name of `runs` on each of `seeds`:
@@ -29,6 +30,11 @@ whole. It does not go on with other code, seeds or torch: it says so, until --re
 A record is stale when other code made it than today's: that of the lab and of all of lib
 and labs that it imports, without comments and docstrings (`lib.digest`) and without this
 file, which computes nothing. notebooks/records/frozen.toml lists those that may be.
+
+Code may change and its results stay. --recheck runs the first run's first seed again (or
+that of `--run NAME`): where today's code finds every figure of it as the record has it, the
+record counts as today's, and says under "rechecked" what was run and which code had made
+the rest. Where one differs, the record stays stale.
 """
 
 import argparse
@@ -146,6 +152,22 @@ class Record:
                 write_text(self.partial, text + "\n")
         self.partial.replace(self.path)
 
+    def recheck(self, name: str | None = None) -> None:
+        """Run one run's first seed again; the record is today's if nothing differs."""
+        name = next(iter(self.runs)) if name is None else name
+        require.one_of("run", name, [*self.runs])
+        found, seed = self.read(), self.seeds_of()[name][0]
+        again = rounded(self.run(self.runs[name], seed), self.digits)
+        if json.loads(json.dumps(again)) != found["runs"][name][str(seed)]:
+            said = f"{self.path}: today's code finds other figures"
+            raise OtherRun(f"{said} for {name!r}, seed {seed}; make it anew")
+        checks = [*found.get("rechecked", ()), {"run": name, "seed": seed}]
+        checks[-1]["made by"] = found["code"]
+        about = {k: v for k, v in self.head().items() if k != "kernel"}
+        text = found | about | {"rechecked": checks}
+        shown = json.dumps(text, separators=(",", ":"), ensure_ascii=False)
+        write_text(self.path, shown + "\n")
+
     def _begun(self, *, restart: bool) -> dict[str, Any]:
         """What is there of a run that was stopped; or a new record's head."""
         head = self.head()
@@ -225,6 +247,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("name", nargs="*", help=f"of {', '.join(every)}")
     parser.add_argument("--list", action="store_true", help="say how each one stands")
     parser.add_argument("--restart", action="store_true", help="begin anew")
+    parser.add_argument("--recheck", action="store_true", help="run a part again")
+    parser.add_argument("--run", help="which run --recheck takes")
     asked = parser.parse_args(arguments)
     for name in {*asked.name} - {*every}:
         parser.error(f"name: got {name}, wanted one of {', '.join(every)}")
@@ -234,6 +258,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
         stale = state != "fresh" and (named or name not in known)
         if asked.list:
             print(name, state, *(["frozen:", known[name]] if name in known else []))
+        elif asked.recheck:
+            if stale:
+                every[name].recheck(asked.run)
         elif stale or (named and asked.restart):
             every[name].make(restart=asked.restart)
 

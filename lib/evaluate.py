@@ -32,8 +32,13 @@ class Answer:
 
 
 def prompt_ids(task: Task, tokenizer: Tokenizer | None = None) -> list[int]:
-    """The prompt of a task as a model reads it: begin, then its tokens."""
+    """The prompt of a task as a model reads it: begin, then its tokens.
+
+    A tokenizer that has a `prompt` of its own, a chat's for instance, writes it instead.
+    """
     tokenizer = tokenizer or task.tokenizer
+    if hasattr(tokenizer, "prompt"):
+        return tokenizer.prompt(task.prompt)
     return [tokenizer.begin, *tokenizer.encode(task.prompt)]
 
 

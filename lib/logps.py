@@ -13,10 +13,9 @@ M tokens in all answers, N tokens that are read, H heads of size D.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lib import require
-from lib.models.attention import causal, rotate
+from lib.models.attention import attention, causal
 from lib.models.transformer import Attend, Transformer
 from lib.ops import device_of, token_logps
 from lib.rollout import Rollout
@@ -39,14 +38,33 @@ def action_logps(
     require.every_row_true(rollout.mask)
     rollout = rollout.to(device_of(policy))
     if not isinstance(policy, Transformer):
-        logits = policy(rollout.states)  # (B, T, A)
-        logps = token_logps(logits, rollout.actions, temperature=temperature)
-        return logps.masked_fill(~rollout.mask, 0)
+        return _of_any(policy, rollout, temperature)
     begins = rollout.mask.long().argmax(1)  # (B,) the state of the first action
     _check(policy, rollout, begins, group)
     alone = group == 1 or not begins.any()  # nothing is shared before the first action
     read = _one_by_one if alone else _prompts_once
-    logits = policy.logits(read(policy, rollout, begins, group))  # (M, A)
+    return _scored(policy, read(policy, rollout, begins, group), rollout, temperature)
+
+
+def _of_any(policy: nn.Module, rollout: Rollout, temperature: float) -> Tensor:
+    """Of a policy that is no Transformer of ours: (B, T).
+
+    One with `hidden` and `logits` makes logits of the answers alone, which matters where
+    the vocabulary is large.
+    """
+    if hasattr(policy, "hidden") and hasattr(policy, "logits"):
+        hidden = policy.hidden(rollout.states)[rollout.mask]  # (M, width)
+        return _scored(policy, hidden, rollout, temperature)
+    logits = policy(rollout.states)  # (B, T, A)
+    logps = token_logps(logits, rollout.actions, temperature=temperature)
+    return logps.masked_fill(~rollout.mask, 0)
+
+
+def _scored(
+    policy: nn.Module, hidden: Tensor, rollout: Rollout, temperature: float
+) -> Tensor:
+    """log π of the actions, from what the policy made of their states (M, width)."""
+    logits = policy.logits(hidden)  # (M, A)
     actions = rollout.actions[rollout.mask]
     logps = token_logps(logits, actions, temperature=temperature)  # (M,)
     return logps.new_zeros(rollout.mask.shape).masked_scatter(rollout.mask, logps)
@@ -112,12 +130,10 @@ def _read(
     """
     cos, sin = policy.cos[places], policy.sin[places]
     for block in policy.blocks:
-        qkv = block.qkv(block.norm1(x)).unflatten(-1, (3, block.heads, -1))
-        turned, v = qkv.split((2, 1), -3)
-        q, k = rotate(turned, cos, sin).unbind(-3)
+        q, k, v = block.heads_of(x, cos, sin)
         if block is policy.blocks[-1]:
             attend, x = asked, x[index]
-        seen = attend(q, k, v.squeeze(-3))  # (..., H, D)
+        seen = attend(q, k, v)  # (..., H, D)
         x = block.think(x + block.out(seen.flatten(-2)))
     return policy.norm(x)
 
@@ -141,9 +157,7 @@ def _attention(
 
     def seen(q: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
         k, v = (torch.cat((x.repeat_interleave(group, 0), y), 1) for x, y in pairs)
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=may_see)
-        return found.transpose(1, 2).flatten(0, 1)
+        return attention(q, k, v, may_see=may_see).flatten(0, 1)
 
     def everyone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (parts(x) for x in (q, k, v))

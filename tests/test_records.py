@@ -344,6 +344,33 @@ def test_a_run_of_other_code_is_not_resumed_unless_it_is_restarted(book):
     assert {x for of in record.read()["runs"].values() for x in of.values()} == {2}
 
 
+def test_a_record_whose_figures_today_s_code_finds_again_counts_as_today_s(book):
+    place = book / "notebooks/records/77_toy.json"
+    assert command(book).returncode == 0
+    made = json.loads(place.read_text())
+    change(book / "lib/deep/far.py", "7.0", "7.0\nUNUSED = 1")
+    assert command(book, "--list").stdout.startswith("77_toy stale: code")
+    assert command(book, "--recheck", "--run", "far").returncode == 0
+    assert command(book, "--list").stdout == "77_toy fresh\n"
+    kept = json.loads(place.read_text())
+    assert kept["runs"] == made["runs"] and kept["code"] != made["code"]
+    told = {"run": "far", "seed": 0, "made by": made["code"]}
+    assert kept.pop("rechecked") == [told] and kept.keys() == made.keys()
+
+
+def test_a_record_whose_figures_today_s_code_does_not_find_stays_stale(book):
+    place = book / "notebooks/records/77_toy.json"
+    assert command(book).returncode == 0
+    before = place.read_bytes()
+    change(book / "lib/deep/far.py", "7.0", "7.1")
+    refused = command(book, "--recheck", "77_toy")
+    assert refused.returncode == 1 and place.read_bytes() == before
+    said = "today's code finds other figures for 'near', seed 0; make it anew"
+    assert refused.stderr.splitlines()[-1].endswith(said)
+    unknown = command(book, "--recheck", "77_toy", "--run", "nigh")
+    assert unknown.returncode != 0 and "one of 'near', 'far'" in unknown.stderr
+
+
 def test_the_command_says_in_one_line_that_it_does_not_resume_other_code(book):
     assert command(book, KILLED_AT="30.0 0").returncode == -9
     change(book / "labs/toy.py", "range(3)", "range(2)")

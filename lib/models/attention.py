@@ -5,6 +5,9 @@ may look at, and receives their values in proportion. Training looks at whole ro
 once (`causal`). Sampling reads one token at a time: the keys and values of all that was
 read before wait in a Memory.
 
+Where several heads share one head's keys and values (grouped-query attention; Ainslie et
+al. 2023), as Llama's do, k and v have fewer heads than q: KV, a divisor of H.
+
 Shapes: H heads of size D, B rows, T tokens, P prompts of n tokens, G rows a prompt.
 """
 
@@ -16,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def angles(context: int, size: int) -> tuple[Tensor, Tensor]:
+def angles(context: int, size: int, theta: float = 10_000) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines of `rotate`, (context, size) each, float64.
 
-    Pair i turns by place · 10,000^(-2i / D): the first fast, the last slowly.
+    Pair i turns by place · theta^(-2i / D): the first fast, the last slowly.
     """
-    speed = 10_000 ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+    speed = theta ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
     turned = torch.arange(context).unsqueeze(1) * speed  # (context, D / 2)
     cos, sin = turned.cos(), turned.sin()
     return torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)
@@ -36,9 +39,28 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Each position looks at itself and at those before it: (B, T, H, D) each."""
+    """Each position looks at itself and at those before it.
+
+    q (B, T, H, D), k and v (B, T, KV, D) -> (B, T, H, D).
+    """
+    return attention(q, k, v, is_causal=True)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    may_see: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """q (B, t, H, D) looks at k, v (B, T, KV, D) where `may_see` (B, 1, t, T) is True."""
+    grouped = q.shape[2] != k.shape[2]
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    found = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=may_see, is_causal=is_causal, enable_gqa=grouped
+    )
+    return found.transpose(1, 2)
 
 
 def gaps(lengths: Tensor, n: int, room: int, group: int) -> Tensor:
@@ -58,33 +80,37 @@ class Memory:
 
     The G rows that share a prompt share one list: first what the prompt left, then one
     entry of each row, one of each row, … A row must not look at another's, nor at
-    padding: there `gap` (P·H, G, entries) is -inf, elsewhere 0.
+    padding: there `gap` (P·KV, R·G, entries) is -inf, elsewhere 0. `sharing` R is the
+    number of heads that share one head's keys and values.
     """
 
-    def __init__(self, gap: Tensor, heads: int, size: int, taken: int) -> None:
-        self.gap, self.taken = gap, taken
-        prompts, self.group, entries = len(gap) // heads, *gap.shape[1:]
-        self.keys = gap.new_empty(prompts, heads, entries, size)  # (P, H, entries, D)
+    def __init__(
+        self, gap: Tensor, heads: int, size: int, taken: int, sharing: int = 1
+    ) -> None:
+        self.gap, self.taken, self.sharing = gap, taken, sharing
+        prompts, self.group = len(gap) // heads, gap.shape[1] // sharing
+        self.keys = gap.new_empty(prompts, heads, gap.shape[2], size)  # (P, KV, …, D)
         self.values = torch.empty_like(self.keys)
 
     def begin(self, q: Tensor, k: Tensor, v: Tensor, *, rows: slice) -> Tensor:
-        """What these prompts read: (P, n, H, D) each."""
+        """What these prompts read: q (P, n, H, D), k and v (P, n, KV, D)."""
         self.keys[rows, :, : self.taken] = k.transpose(1, 2)
         self.values[rows, :, : self.taken] = v.transpose(1, 2)
         return causal(q, k, v)
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What each row reads next: (B, H, D) each."""
+        """What each row reads next: q (B, H, D), k and v (B, KV, D) -> (B, H, D)."""
         old, self.taken = self.taken, self.taken + self.group
         q, k, v = (x.unflatten(0, (-1, self.group)).transpose(1, 2) for x in (q, k, v))
-        self.keys[:, :, old : self.taken] = k  # (P, H, G, D)
+        self.keys[:, :, old : self.taken] = k  # (P, KV, G, D)
         self.values[:, :, old : self.taken] = v
         kept = (x[:, :, : self.taken] for x in (self.keys, self.values))
-        rows, keys, values = (x.flatten(0, 1) for x in (q, *kept))  # (P·H, …, D)
+        keys, values = (x.flatten(0, 1) for x in kept)  # (P·KV, …, D)
+        rows = q.reshape(len(keys), -1, q.shape[-1])  # (P·KV, R·G, D)
         gap, scale = self.gap[..., : self.taken], q.shape[-1] ** -0.5
         scores = torch.baddbmm(gap, rows, keys.mT, alpha=scale)
-        seen = torch.bmm(scores.softmax(-1), values)  # (P·H, G, D)
-        return seen.unflatten(0, self.keys.shape[:2]).transpose(1, 2).flatten(0, 1)
+        seen = torch.bmm(scores.softmax(-1), values)  # (P·KV, R·G, D)
+        return seen.view_as(q).transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)

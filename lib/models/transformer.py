@@ -28,7 +28,10 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v -> one more like 
 
 @dataclass(frozen=True)
 class Config:
-    """The sizes of a Transformer. Its heads share `width` among them."""
+    """The sizes of a Transformer. Its heads share `width` among them.
+
+    Real models differ from the book's own in their numbers alone.
+    """
 
     vocabulary: int
     context: int = 128  # the longest row that it reads
@@ -36,26 +39,43 @@ class Config:
     width: int = 64
     heads: int = 4
     hidden: int = 128  # of the MLP
+    kv_heads: int | None = None  # heads of keys and values; None: as many as heads
+    theta: float = 10_000.0  # of the rotary positions, see `attention.angles`
+    eps: float = 1e-6  # under the root of RMSNorm
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require.count(name, value)
+        for name in ("vocabulary", "context", "layers", "width", "heads", "hidden"):
+            require.count(name, getattr(self, name))
+        require.positive("theta", self.theta)
+        require.positive("eps", self.eps)
+        if self.kv_heads is None:
+            object.__setattr__(self, "kv_heads", self.heads)
+        require.count("kv_heads", self.kv_heads)
+        if self.heads % self.kv_heads:
+            require.refuse(
+                "kv_heads", self.kv_heads, f"a divisor of {self.heads} heads"
+            )
         if self.width % (2 * self.heads):
             wanted = f"a multiple of {2 * self.heads}, twice the heads"
             require.refuse("width", self.width, wanted)
+
+    @property
+    def size(self) -> int:
+        """Of one head: D."""
+        return self.width // self.heads
 
 
 class RMSNorm(nn.Module):
     """Each vector over its root mean square, then scaled (Zhang & Sennrich 2019)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
         mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
-        return x * (self.weight * torch.rsqrt(mean_square + 1e-6))
+        return x * (self.weight * torch.rsqrt(mean_square + self.eps))
 
 
 class Block(nn.Module):
@@ -63,20 +83,31 @@ class Block(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        width, hidden, self.heads = config.width, config.hidden, config.heads
-        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
-        self.qkv = nn.utils.skip_init(nn.Linear, width, 3 * width, bias=False)
+        width, hidden, self.size = config.width, config.hidden, config.size
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.norm1, self.norm2 = (RMSNorm(width, config.eps) for _ in range(2))
+        rows = (self.heads + 2 * self.kv_heads) * self.size
+        self.qkv = nn.utils.skip_init(nn.Linear, width, rows, bias=False)
         self.out = nn.utils.skip_init(nn.Linear, width, width, bias=False)
         self.wide = nn.utils.skip_init(nn.Linear, width, 2 * hidden, bias=False)
         self.down = nn.utils.skip_init(nn.Linear, hidden, width, bias=False)
 
     def look(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """(..., width) -> (..., width): each position looks at others."""
-        shape = (3, self.heads, -1)
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, shape)  # (..., 3, H, D)
-        q, k = rotate(qkv[..., :2, :, :], cos, sin).unbind(-3)
-        seen = attend(q, k, qkv[..., 2, :, :])  # (..., H, D)
+        seen = attend(*self.heads_of(x, cos, sin))  # (..., H, D)
         return x + self.out(seen.flatten(-2))
+
+    def heads_of(
+        self, x: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., width) -> queries (..., H, D), keys and values (..., KV, D)."""
+        qkv = self.qkv(self.norm1(x)).unflatten(
+            -1, (-1, self.size)
+        )  # (..., H + 2 KV, D)
+        turned, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), -2)
+        turned = rotate(turned, cos, sin)
+        q, k = turned.split((self.heads, self.kv_heads), -2)
+        return q, k, v
 
     def think(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width): each position by itself."""
@@ -88,7 +119,8 @@ class Transformer(nn.Module):
     """tokens (B, T) -> logits (B, T, A): place t scores what may follow tokens[: t + 1].
 
     Weights are drawn in float64 from the generator, so that the same seed gives the
-    same start on every processor, and then cast to `dtype`. A token outside the
+    same start on every processor, and then cast to `dtype`; without a generator they are
+    nothing yet, for weights that are read (`lib.models.pretrained`). A token outside the
     vocabulary and a row longer than the context are refused.
     """
 
@@ -96,7 +128,7 @@ class Transformer(nn.Module):
         self,
         config: Config,
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -104,17 +136,21 @@ class Transformer(nn.Module):
         size = config.vocabulary, config.width
         self.embedding = nn.utils.skip_init(nn.Embedding, *size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width)
-        turns = angles(config.context, config.width // config.heads)
-        cos, sin = (x[:, None, None] for x in turns)  # one for q and k, and all heads
-        self.register_buffer("cos", cos, persistent=False)  # (context, 1, 1, D)
+        self.norm = RMSNorm(config.width, config.eps)
+        turns = angles(config.context, config.size, config.theta)
+        cos, sin = (x[:, None] for x in turns)  # one for all heads
+        self.register_buffer("cos", cos, persistent=False)  # (context, 1, D)
         self.register_buffer("sin", sin, persistent=False)
+        if generator is not None:
+            self._draw(generator)
+        self.to(dtype)
+
+    def _draw(self, generator: torch.Generator) -> None:
         for name, weight in self.double().named_parameters():
             if weight.ndim == 2:
                 nn.init.normal_(
                     weight, std=self._spread(name, weight), generator=generator
                 )
-        self.to(dtype)
 
     def _spread(self, name: str, weight: Tensor) -> float:
         """The standard deviation that a weight is drawn with."""
@@ -143,7 +179,7 @@ class Transformer(nn.Module):
 
         `attend` decides which of them each may look at, and is all that mixes them.
         """
-        cos, sin = self.cos[places], self.sin[places]  # (..., 1, 1, D)
+        cos, sin = self.cos[places], self.sin[places]  # (..., 1, D)
         for block in self.blocks:
             x = block.think(block.look(x, cos, sin, attend))
         return self.norm(x)
@@ -164,9 +200,12 @@ class Transformer(nn.Module):
         share = max(rows for rows in range(1, 9) if group % rows == 0)  # one Memory
         prompts = prompts.repeat_interleave(group // share, 0)
         lengths = lengths.repeat_interleave(group // share)
-        size, heads, n = self.cos.shape[-1], self.config.heads, prompts.shape[1]
+        heads, n = self.config.kv_heads, prompts.shape[1]
+        sharing = self.config.heads // heads
         gap = gaps(lengths, n, room, share).to(self.cos).repeat_interleave(heads, 0)
-        memories = [Memory(gap, heads, size, n) for _ in self.blocks]
+        gap = gap.repeat(1, sharing, 1)  # (P·KV, R·G, entries)
+        shape = (heads, self.config.size, n, sharing)
+        memories = [Memory(gap, *shape) for _ in self.blocks]
         few = 16  # prompts at once: what they need on the way stays near the CPU
         parts = [slice(first, first + few) for first in range(0, len(prompts), few)]
         with torch.inference_mode():
@@ -195,7 +234,7 @@ class Transformer(nn.Module):
             require.refuse("tokens", "one more", "no more than there was room for")
         with torch.inference_mode():
             x = self.embed(tokens.unsqueeze(1)).squeeze(1)  # (B, width)
-            cos, sin = self.cos[cache.places], self.sin[cache.places]  # (B, 1, 1, D)
+            cos, sin = self.cos[cache.places], self.sin[cache.places]  # (B, 1, D)
             for block, memory in zip(self.blocks, cache.memories):
                 x = block.think(block.look(x, cos, sin, memory.step))
             cache.places.add_(1)
