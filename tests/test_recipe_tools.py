@@ -134,9 +134,9 @@ def test_rankings_list_the_best_answer_first(model, monkeypatch):
     monkeypatch.setattr(feedback, "_ranking_loss", looked)
     exact = taste.Annotators(temperature=0.0, error_rate=0.0)
     feedback.reward_model_stage(answers=(4,), batch=5, annotators=exact)(work(model, 5))
-    [(rollout, size)] = seen
-    gold = evaluate.scores(prompts.talk(5, 0), rollout).reshape(5, size)
-    assert (gold.diff(dim=1) <= 0).all() and size == 4
+    [ranked] = seen
+    gold = evaluate.scores(prompts.talk(5, 0), ranked.answers).reshape(5, ranked.group)
+    assert (gold.diff(dim=1) <= 0).all() and ranked.group == 4
 
 
 def test_preferences_are_between_two_answers_of_the_model_itself(model):
