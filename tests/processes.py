@@ -31,7 +31,9 @@ from lib.losses.policy_gradient import clipped_value  # noqa: E402
 from lib.losses.preference import dpo  # noqa: E402
 from lib.models.transformer import Config, Transformer  # noqa: E402
 from lib.preference_data import PreferencePairs  # noqa: E402
-from lib.reward_model import RewardModel  # noqa: E402
+from lib.recipes import feedback  # noqa: E402
+from lib.recipes.stages import Work  # noqa: E402
+from lib.reward_model import RewardModel, SurprisalRewardModel  # noqa: E402
 from lib.rollout import Batch, Rollout  # noqa: E402
 from lib.seeds import generator  # noqa: E402
 from lib.train import fit  # noqa: E402
@@ -315,6 +317,21 @@ def reinforced():
     return told
 
 
+def stages(out, kills):
+    """Stages of recipes: a reward model from rankings, then PPO with old text."""
+    model = fresh(vocabulary=len(TOKENIZER))
+    judge = SurprisalRewardModel(model)
+
+    def after(stage, **given):
+        work = Work(model, judge, 8, 0, None, None)
+        one, other = together_and_alone(lambda: stage(work).model)
+        return {"weights": distance(one, other), "moved": distance(one, given["start"])}
+
+    ranking = feedback.reward_model_stage(answers=(2, 3), batch=3, epochs=4)
+    ppo = feedback.ppo_stage(prompts=3, group=2, updates=6, rows=4)
+    return {"reward": after(ranking, start=judge), "PPO": after(ppo, start=model)}
+
+
 def stepped(model, optimiser, count):
     shown = written(6, group=1).rows(distributed.share(6))
     for _ in range(count):
@@ -410,7 +427,9 @@ def main():
     signal.alarm(300)  # nobody waits for ever
     torch.set_num_threads(1)
     distributed.start(patience=timedelta(seconds=60))
-    told = {"everything": everything, "killed": killed}[name](Path(out), *kills or [""])
+    told = {"everything": everything, "killed": killed, "stages": stages}[name](
+        Path(out), *kills or [""]
+    )
     if distributed.rank() == 0:
         Path(out).write_text(json.dumps(told))
     distributed.stop()
