@@ -185,9 +185,9 @@ class Mixed:
         judged, prompts = self.judged.rows(index), len(self) // self.group
         of = torch.arange(len(self.text), device="cpu") * prompts // len(self.text)
         text = self.text[torch.isin(of, index.cpu() // self.group)]
-        answers = judged.rollout.mask.sum() / self.rollout.mask.sum()
+        answers = int(judged.rollout.mask.sum()) / int(self.rollout.mask.sum())
         share = _tokens(text) / _tokens(self.text)
-        return Mixed(judged, text, self.weight * share / answers.item())
+        return Mixed(judged, text, self.weight * share / answers)
 
     def __len__(self) -> int:
         return len(self.judged)
