@@ -45,6 +45,7 @@ class Algorithm:
     resample: bool = False  # groups whose rewards are all equal are drawn anew
     penalty_in_loss: bool = False  # beta · KL is added to the loss, not to the reward
     per_answer: bool = False  # the loss takes one advantage an answer, (B,)
+    over: str = "rows"  # what the loss is a mean over: "rows" or "tokens"
     takes: frozenset[str] = field(init=False, repr=False, compare=False)  # by the loss
 
     def __post_init__(self) -> None:
@@ -74,12 +75,16 @@ def as_they_are(rewards: Tensor) -> Tensor:
 ALGORITHMS = {
     "REINFORCE": Algorithm("Williams 1992", as_they_are, reinforce),
     "RLOO": Algorithm("Ahmadian et al. 2024", leave_one_out, rloo, per_answer=True),
-    "PPO": Algorithm("Schulman et al. 2017", as_they_are, ppo_clip, critic=True),
+    "PPO": Algorithm(
+        "Schulman et al. 2017", as_they_are, ppo_clip, critic=True, over="tokens"
+    ),
     "GRPO": Algorithm("Shao et al. 2024", group_normalised, grpo, penalty_in_loss=True),
     "Dr. GRPO": Algorithm("Liu et al. 2025", group_centred, dr_grpo),
-    "DAPO": Algorithm("Yu et al. 2025", group_normalised, dapo, resample=True),
+    "DAPO": Algorithm(
+        "Yu et al. 2025", group_normalised, dapo, resample=True, over="tokens"
+    ),
     "GSPO": Algorithm("Zheng et al. 2025", group_normalised, gspo, per_answer=True),
-    "CISPO": Algorithm("MiniMax 2025", group_normalised, cispo),
+    "CISPO": Algorithm("MiniMax 2025", group_normalised, cispo, over="tokens"),
     "SAPO": Algorithm("Gao et al. 2025", group_normalised, sapo),
     "MaxRL": Algorithm("Tajwar et al. 2026", group_relative_success, reinforce),
 }

@@ -50,6 +50,7 @@ class PreferenceObjective:
 
     count: int  # N
     loss: Callable[[nn.Module, Tensor], Loss]  # policy, row numbers (B,) -> loss
+    over: str | None = "rows"  # which the loss is a mean over; None: no mean over parts
 
 
 # --- three kinds of objective ---------------------------------------------------------
@@ -90,7 +91,8 @@ def unpaired_objective(
     """Single answers, each good or bad, `desirable` (N,) bool: `kto`.
 
     The loss's zero, kl, is the policy's mean log-ratio on *mismatched* answers, which it
-    scores anew for every batch. Those of the reference are known beforehand.
+    scores anew for every batch. Those of the reference are known beforehand. That zero
+    belongs to the batch as a whole, so one process must read it at once.
     """
     require.tensor("desirable", desirable, answers.mask.shape[:1])
     desirable = desirable.to(answers.mask.device)
@@ -109,7 +111,7 @@ def unpaired_objective(
         logps = answer_logps(policy, answers.rows(rows))
         return loss(logps, ref[0][rows], desirable[rows], drift.mean())
 
-    return PreferenceObjective(len(answers), loss_fn)
+    return PreferenceObjective(len(answers), loss_fn, over=None)
 
 
 # --- training -------------------------------------------------------------------------
@@ -148,6 +150,7 @@ def train(
 
     rate = warm_cosine(lr, updates, warm=WARM)
     kept = {"progress": progress, "checkpoint": checkpoint, "every": every}
+    kept["over"] = objective.over
     told_apart = (seed, epochs, batch, lr, objective.count)
     history = fit(policy, stream, objective.loss, lr=rate, run=told_apart, **kept)
     if watch is not None:

@@ -58,6 +58,7 @@ def ask(
     top_k: int | None = None,
     max_tokens: int = ANSWER,
     tokenizer: Tokenizer | None = None,
+    of: slice = slice(None),
 ) -> Rollout:
     """`group` answers to each task, sampled (greedy with top_k=1); see `complete`.
 
@@ -76,6 +77,7 @@ def ask(
         group=group,
         temperature=temperature,
         top_k=top_k,
+        of=of,
     )
 
 

@@ -12,12 +12,14 @@ Shapes: P prompts, G answers to each, B = P · G rows, T tokens.
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib import evaluate, require
+from lib import distributed, evaluate, require
 from lib.advantages import gae
 from lib.algorithms import Algorithm
 from lib.kl import AdaptiveKL, k1, penalised_rewards
@@ -117,7 +119,7 @@ def collect(
     for attempt in range(TRIES if resample else 1):
         number = seed_of("try", update, attempt) if attempt else update
         asked = ask(number)
-        rollout = evaluate.ask(
+        rollout = _answers(
             policy,
             asked,
             generator=luck,
@@ -139,6 +141,33 @@ def collect(
     each = torch.arange(config.group, device=chosen.device)  # (G,)
     rows = (chosen.unsqueeze(1) * config.group + each).flatten()
     return rollout.rows(rows), scores[chosen], metrics
+
+
+def _answers(policy: nn.Module, asked: Sequence[Task], **settings: Any) -> Rollout:
+    """Answers to all tasks, each rank its own, with the luck of one process.
+
+    Ranks may write for longer or shorter. One without a task answers the first all the
+    same, so that its generator goes on with the others', and nobody reads that.
+    """
+    own = distributed.share(len(asked)).tolist() or [0]
+    of = slice(own[0], own[-1] + 1)
+    written = evaluate.ask(policy, asked, of=of, **settings)
+    if distributed.size() == 1:
+        return written
+    parts = distributed.gathered(written)[: len(asked)]
+    return concat(*parts).to(written.mask.device)
+
+
+def _read_by_all(
+    read: Callable[[Rollout], Tensor], rollout: Rollout, *, group: int = 1
+) -> Tensor:
+    """`read(rollout)`, (B, T): each rank reads its rows, groups whole."""
+    if distributed.size() == 1:
+        return read(rollout)
+    own = distributed.share(len(rollout), multiple=group)
+    found = read(rollout.rows(own)) if len(own) else None
+    parts = [part for part in distributed.gathered(found) if part is not None]
+    return torch.cat(parts).to(rollout.mask.device)
 
 
 def _stacked(everything: Sequence[tuple[Sequence[Task], Rollout, Tensor]]) -> Tensor:
@@ -188,7 +217,8 @@ def make_batch(
     ref = None
     if config.beta:
         settings = {"group": group, "temperature": config.temperature}
-        ref = action_logps(reference, rollout, **settings)
+        read = partial(action_logps, reference, **settings)
+        ref = _read_by_all(read, rollout, group=group)
         told["kl"] = sequence_logps(k1(rollout.logps, ref), mask).mean().item()
     paid = penalised_rewards(
         rewards.flatten().to(rollout.logps),
@@ -224,7 +254,8 @@ def gae_advantages(
     An answer that was cut off has ended, too: it was judged as it stood. gamma is 1.
     """
     mask, ends = rollout.mask, rollout.ends
-    values = critic(rollout.states).masked_fill(~mask, 0)  # (B, T)
+    values = _read_by_all(lambda some: critic(some.states), rollout)  # (B, T)
+    values = values.masked_fill(~mask, 0)
     after = nn.functional.pad(values[:, 1:], (0, 1))  # V of the next state, or 0
     never = torch.zeros_like(ends)
     credit, returns = gae(paid, values, after, ends, never, gamma=1.0, lam=LAM)
@@ -364,6 +395,7 @@ def train(
         checkpoint=checkpoint,
         every=config.epochs * -(-EVERY // config.epochs),
         run=(seed, lr, config),
+        over=algorithm.over,
     )
     if watch is not None:
         watch(updates, policy)

@@ -164,6 +164,7 @@ def fit_reward_model(
         lambda model, pairs: preference_loss(model, pairs, centre=centre),
         lr=warm_cosine(lr, updates, warm=20),
         progress=progress,
+        over="rows",
     )
 
 

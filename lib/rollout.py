@@ -101,6 +101,9 @@ class Batch:
         tensors = {n: x[index] for n, x in parts.items() if isinstance(x, Tensor)}
         return replace(self, rollout=self.rollout.rows(index), **tensors)
 
+    def __len__(self) -> int:
+        return len(self.rollout)
+
 
 def zero_variance(rewards: Tensor) -> Tensor:
     """Groups whose rewards are all equal, and so teach nothing: (P, G) -> (P,) bool."""

@@ -59,6 +59,7 @@ def complete(
     top_k: int | None = None,
     top_p: float | None = None,
     pad: int = 0,
+    of: slice = slice(None),
 ) -> Rollout:
     """Each prompt continued `group` times, until `end` is drawn or `max_tokens` are.
 
@@ -69,19 +70,21 @@ def complete(
     top-k and top-p: what `token_logps` finds again in training.
 
     A policy with `prefill` and `extend` reads each token once; any other causal one
-    reads its rows anew for every token. Greedy decoding is `top_k=1`.
+    reads its rows anew for every token. Greedy decoding is `top_k=1`. Of some prompts
+    only (`of`): the same answers as if all had been asked.
     """
     _check_filter(temperature, top_k, top_p)
     require.count("max_tokens", max_tokens)
     require.count("group", group)
-    padded, lengths = _side_by_side(prompts, pad, device_of(policy))  # (P, n), (P,)
+    padded, lengths = _side_by_side(prompts[of], pad, device_of(policy))  # (P, n), (P,)
     reader = policy if hasattr(policy, "prefill") else _Rereading(policy)
     logits, cache = reader.prefill(padded, lengths, room=max_tokens, group=group)
     _check_token("end", end, logits)
     _check_token("pad", pad, logits)
-    size = (max_tokens, len(logits), 1)
+    size = (max_tokens, len(prompts), group)
     like = {"dtype": torch.float64, "device": generator.device}
-    luck = torch.rand(size, generator=generator, **like).to(logits.device)
+    luck = torch.rand(size, generator=generator, **like)[:, of].flatten(1).unsqueeze(-1)
+    luck = luck.to(logits.device)  # (t, B, 1)
     draw = partial(_draw, temperature=temperature, top_k=top_k, top_p=top_p)
     ended = torch.zeros_like(logits[:, 0], dtype=torch.bool)  # (B,)
     tokens, logps = [], []

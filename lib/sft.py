@@ -106,4 +106,4 @@ def instruct(
     updates = epochs * math.ceil(len(shown) / batch)
     rate = warm_cosine(lr, updates, warm=20)
     batches = list(shuffled(shown, epochs=epochs, batch=batch, seed=seed))
-    return fit(model, batches, sft_loss, lr=rate, progress=progress)
+    return fit(model, batches, sft_loss, lr=rate, progress=progress, over="tokens")

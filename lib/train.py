@@ -4,6 +4,7 @@ A list of batches (imitation), a generator of pairs (reward models), a generator
 samples from the live policy (reinforcement learning): `fit` cannot tell and need not.
 """
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import checkpoint as files
-from lib import require
+from lib import distributed, require
+from lib.ops import device_of
 
 History = dict[str, list[float]]
 LossFn = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
@@ -36,6 +38,9 @@ def fit(
     every: int = 100,
     generators: Sequence[torch.Generator] = (),
     run: object = "",
+    over: str | None = None,
+    microbatches: int = 1,
+    precision: torch.dtype | None = None,
 ) -> History:
     """One Adam update per batch; returns the loss, the gradient norm and the metrics of
     each.
@@ -52,36 +57,54 @@ def fit(
     file of another run is refused with CheckpointError: one that began with other
     weights, generators, `max_grad_norm` or `weight_decay`, or with another `run` (what
     else tells runs apart, a seed for instance; its repr is compared).
+
+    `over` says what the loss is a mean over, "rows" or "tokens" (of the batch's mask).
+    Then a batch can be read in parts, by the ranks of `lib.distributed` and by each in
+    so many `microbatches`, and the gradient is that of the whole: a Tensor of row
+    numbers, or anything with `rows(index)` and a length, whose `group`s stay whole.
+    Each rank must see the same batches. Metrics are means over the parts, weighed
+    alike.
+
+    `precision`, float16 or bfloat16, is what the model is read in (autocast); its
+    weights stay as they are. In float16 the loss is scaled up, and an update whose
+    gradient overflows is skipped, with a grad_norm that is not finite.
     """
     require.positive("max_grad_norm", max_grad_norm)
     require.non_negative("weight_decay", weight_decay)
     require.count("every", every)
+    _check_parts(over, microbatches)
     rate = lr if callable(lr) else _constant(lr)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         require.refuse("model", "no trainable parameters", "at least one")
     optimiser = torch.optim.AdamW(parameters, lr=rate(0), weight_decay=weight_decay)
     history: History = {}
-    told_apart = (max_grad_norm, weight_decay, run)
-    saved = _Saved(checkpoint, model, optimiser, generators, told_apart)
+    half = precision == torch.float16
+    scaler = torch.amp.GradScaler(device_of(model).type, enabled=half)
+    told_apart = (max_grad_norm, weight_decay, run, *[precision] * bool(precision))
+    parts = {
+        "model": model,
+        "optimiser": optimiser,
+        **({"scaler": scaler} if half else {}),
+    }
+    saved = _Saved(checkpoint, parts, generators, told_apart)
     start = saved.restore(history)
     stream = _from(batches, start, resumable=checkpoint is not None)
 
     done = start
     bar = {"initial": start, "total": len(batches) if _sized(batches) else None}
-    for batch in tqdm(stream, desc=progress, disable=progress is None, **bar):
-        loss, metrics = loss_fn(model, batch)
-        require.tensor("loss_fn", loss, ())
-        optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-            what = f"update {done}: loss {loss.item()}, gradient norm {norm}"
-            raise FloatingPointError(f"{what}; the weights were not touched")
-        for group in optimiser.param_groups:
-            group["lr"] = rate(done)
-        optimiser.step()
-        _record(history, {"loss": loss.item(), "grad_norm": norm, **metrics}, done)
+    bar["disable"] = progress is None or distributed.rank() > 0
+    for batch in tqdm(stream, desc=progress, **bar):
+        some = _parts(batch, over, microbatches, even=_is_sharded(parameters))
+        metrics = _backward(model, some, loss_fn, optimiser, scaler, precision)
+        distributed.average_gradients(parameters)
+        scaler.unscale_(optimiser)
+        norm = _clipped(parameters, max_grad_norm)
+        _check_finite(done, metrics["loss"], norm, scaler)
+        _step(optimiser, scaler, rate(done))
+        _record(
+            history, {"loss": metrics.pop("loss"), "grad_norm": norm, **metrics}, done
+        )
         done += 1
         if done % every == 0:
             saved.write(done, history)
@@ -89,6 +112,129 @@ def fit(
         require.refuse("batches", "no batch at all", "at least one")
     saved.write(done, history)
     return history
+
+
+# --- one update -----------------------------------------------------------------------
+
+Part = tuple[Any, float]  # rows of a batch, and their share of what is averaged over
+
+
+def _check_parts(over: str | None, microbatches: int) -> None:
+    require.count("microbatches", microbatches)
+    if over is not None:
+        require.one_of("over", over, ("rows", "tokens"))
+    elif microbatches * distributed.size() > 1:
+        wanted = "'rows' or 'tokens', what the loss is a mean over, to read it in parts"
+        require.refuse("over", None, wanted)
+
+
+def _parts(
+    batch: Any, over: str | None, microbatches: int, *, even: bool
+) -> list[Part]:
+    """What this rank reads of a batch, in so many parts; those without tokens left out.
+
+    `even`: as many on every rank, some of them with a share of 0, since a sharded model
+    is called by all or by none.
+    """
+    if microbatches * distributed.size() == 1:
+        return [(batch, 1.0)]
+    tensor = isinstance(batch, Tensor)
+    if not tensor and not (hasattr(batch, "rows") and hasattr(batch, "__len__")):
+        wanted = "row numbers, or something with rows(index) and a length"
+        require.refuse("batches", type(batch).__name__, wanted)
+    group, whole = getattr(batch, "group", 1), _amount(batch, over)
+    own = distributed.share(len(batch), multiple=group)
+    found: list[Part] = []
+    for rows in distributed.split(own, microbatches, multiple=group):
+        if len(rows):
+            part = batch[rows] if tensor else batch.rows(rows)
+            found.append((part, _amount(part, over) / whole))
+    found = [part for part in found if part[1]]
+    if even and len(found) < microbatches:
+        some = torch.arange(group, device="cpu")
+        idle = batch[some] if tensor else batch.rows(some)
+        found += [(idle, 0.0)] * (microbatches - len(found))
+    return found
+
+
+def _amount(batch: Any, over: str | None) -> int:
+    """How many rows or tokens the loss of this batch is a mean over."""
+    if over == "rows":
+        return len(batch)
+    mask = getattr(getattr(batch, "rollout", batch), "mask", None)
+    if mask is None:
+        require.refuse("over", repr(over), "'rows', since the batches have no mask")
+    return int(mask.sum())
+
+
+def _backward(
+    model: nn.Module,
+    parts: Sequence[Part],
+    loss_fn: LossFn,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    precision: torch.dtype | None,
+) -> dict[str, float]:
+    """The gradient of this rank's parts; the loss and the metrics of all ranks' parts."""
+    told = []
+    if not parts:
+        optimiser.zero_grad()
+    for number, (part, share) in enumerate(parts):
+        with _reading(device_of(model).type, precision):
+            loss, metrics = loss_fn(model, part)
+        require.tensor("loss_fn", loss, ())
+        if number == 0:
+            optimiser.zero_grad()
+        scaler.scale(loss * (share * distributed.size())).backward()
+        told.append((share, {"loss": loss.item(), **metrics}))
+    every = [each for some in distributed.gathered(told) for each in some]
+    return every[0][1] if len(every) == 1 else _mean(every)
+
+
+def _reading(device: str, precision: torch.dtype | None) -> Any:
+    """Autocast for one reading: a longer one would go on with the weights of before."""
+    if precision is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype=precision)
+
+
+def _mean(told: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
+    """Each metric's mean over the parts that have it; what is equal stays what it is."""
+    found = {}
+    for name in {name: None for _, metrics in told for name in metrics}:
+        each = [(share, m[name]) for share, m in told if share and name in m]
+        values, weight = {x for _, x in each}, sum(share for share, _ in each)
+        mean = sum(share * x for share, x in each) / weight
+        found[name] = values.pop() if len(values) == 1 else mean
+    return found
+
+
+def _clipped(parameters: Sequence[nn.Parameter], most: float) -> float:
+    norm = nn.utils.clip_grad_norm_(parameters, most)
+    return (norm.full_tensor() if distributed.is_sharded(norm) else norm).item()
+
+
+def _step(
+    optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, lr: float
+) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    scaler.step(optimiser)  # the optimiser's, if nothing was scaled
+    scaler.update()
+
+
+def _is_sharded(parameters: Sequence[nn.Parameter]) -> bool:
+    return any(map(distributed.is_sharded, parameters))
+
+
+def _check_finite(
+    done: int, loss: float, norm: float, scaler: torch.amp.GradScaler
+) -> None:
+    """Stop at what is not finite, unless the scaler may only have aimed too high."""
+    skipped = scaler.is_enabled() and scaler.get_scale() > 1 and math.isfinite(loss)
+    if not (math.isfinite(loss) and (math.isfinite(norm) or skipped)):
+        what = f"update {done}: loss {loss}, gradient norm {norm}"
+        raise FloatingPointError(f"{what}; the weights were not touched")
 
 
 def minibatches(
@@ -130,16 +276,23 @@ def _record(history: History, metrics: dict[str, float], done: int) -> None:
 
 
 class _Saved:
-    """The checkpoint of one `fit`: does nothing without a path."""
+    """The checkpoint of one `fit`: does nothing without a path.
 
-    def __init__(self, path, model, optimiser, generators, of) -> None:  # noqa: ANN001
+    Rank 0 writes, and all go on when it has; all read.
+    """
+
+    def __init__(self, path, parts, generators, of) -> None:  # noqa: ANN001
         self.path = None if path is None else Path(path)
-        self.parts = {"model": model, "optimiser": optimiser}
+        self.parts = parts
+        if path is not None and _is_sharded([*parts["model"].parameters()]):
+            require.refuse(
+                "checkpoint", path, "none: `save_sharded` keeps such a model"
+            )
         self.generators = generators
         self.run = "" if path is None else self._fingerprint(of)
 
     def restore(self, history: History) -> int:
-        if self.path is None or not self.path.exists():
+        if self.path is None or not distributed.gathered(self.path.exists())[0]:
             return 0
         state = files.load(self.path)
         if state.get("run") != self.run:
@@ -157,7 +310,9 @@ class _Saved:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state["generators"] = [g.get_state() for g in self.generators]
             about = {"history": history, "done": done, "run": self.run}
-            files.save(self.path, {**state, **about})
+            if distributed.rank() == 0:
+                files.save(self.path, {**state, **about})
+            distributed.meet()
 
     def _fingerprint(self, of: object) -> str:
         """A sha256 of how the run begins: weights, generators, settings."""

@@ -1,5 +1,6 @@
 """What the stages of a recipe run: small amounts, and the same answers after a crash."""
 
+import copy
 import math
 import random
 from functools import partial
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from lib import checkpoint, direct, evaluate, preference_data, rewards, villagers
+from lib.algorithms import ALGORITHMS
 from lib.losses.preference import dpo
+from lib.on_policy import PolicyWithCritic, RLConfig, make_batch
 from lib.recipes import deepseek_r1, feedback, instructgpt, prompts, tools, tulu3
 from lib.recipes.decontaminate import decontaminator
 from lib.recipes.stages import BASE, Outcome, Work
@@ -16,8 +19,10 @@ from lib.reward_model import RewardModel, SurprisalRewardModel, score
 from lib.rollout import Rollout
 from lib.seeds import seed_of
 from lib.sft import written
+from lib.train import fit
 from lib.villagers import base_model
 from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.village.corpus import documents
 from lib.worlds.village.tasks import reasoning, tasks
 
 
@@ -134,9 +139,9 @@ def test_rankings_list_the_best_answer_first(model, monkeypatch):
     monkeypatch.setattr(feedback, "_ranking_loss", looked)
     exact = taste.Annotators(temperature=0.0, error_rate=0.0)
     feedback.reward_model_stage(answers=(4,), batch=5, annotators=exact)(work(model, 5))
-    [(rollout, size)] = seen
-    gold = evaluate.scores(prompts.talk(5, 0), rollout).reshape(5, size)
-    assert (gold.diff(dim=1) <= 0).all() and size == 4
+    [ranked] = seen
+    gold = evaluate.scores(prompts.talk(5, 0), ranked.answers).reshape(5, ranked.group)
+    assert (gold.diff(dim=1) <= 0).all() and ranked.group == 4
 
 
 def test_preferences_are_between_two_answers_of_the_model_itself(model):
@@ -255,6 +260,48 @@ def test_every_block_of_prompts_is_drawn_anew(model):
         model, asks, count=2 * preference_data.PROMPTS_AT_ONCE, seed=3
     )
     assert len(seeds) > 2 and len(set(seeds)) == len(seeds)
+
+
+def in_parts(model, batch, loss, over, parts):
+    """The gradient of a batch that is read in so many parts."""
+    model = copy.deepcopy(model)
+    fit(model, [batch], loss, lr=1e-3, over=over, microbatches=parts)
+    return torch.cat([w.grad.flatten() for w in model.parameters() if w.requires_grad])
+
+
+@pytest.fixture
+def rolled(model):
+    """A model in float64 and its answers, three to each of seven requests."""
+    model, draw = copy.deepcopy(model).double(), torch.Generator().manual_seed(0)
+    asked = prompts.talk(7, 0)
+    return model, evaluate.ask(model, asked, group=3, generator=draw)
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_rankings_in_parts_have_the_gradient_of_the_whole(rolled, parts):
+    model, rollout = rolled
+    judge = SurprisalRewardModel(model)
+    torch.nn.init.constant_(judge.head.weight, 0.1)
+    batch = feedback.Ranked(rollout, 3)
+    given = judge, batch, feedback._ranking_loss, "rows"
+    whole, found = in_parts(*given, 1), in_parts(*given, parts)
+    assert (found - whole).norm() < 1e-12 * whole.norm()
+
+
+@pytest.mark.parametrize("rows", [4, 9])  # of text: fewer than prompts, and more
+@pytest.mark.parametrize("parts", [2, 7])
+def test_answers_and_old_text_in_parts_have_the_gradient_of_the_whole(
+    rolled, rows, parts
+):
+    model, rollout = rolled
+    learner, algorithm = PolicyWithCritic(model, RewardModel(model)), ALGORITHMS["PPO"]
+    scores, config = rollout.lengths.double().reshape(-1, 3), RLConfig(group=3)
+    judged = make_batch(learner, algorithm, rollout, scores, config=config)
+    text = villagers.rows(documents(count=60, seed=0))[:rows]
+    loss = partial(feedback._mixed_loss, ptx=0.5)
+    given = learner, feedback.Mixed(judged, text), loss, algorithm.over
+    whole, found = in_parts(*given, 1), in_parts(*given, parts)
+    assert (found - whole).norm() < 1e-12 * whole.norm()
 
 
 def test_the_kl_of_ppo_is_measured_from_where_the_stage_began(model):

@@ -2,15 +2,17 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from lib import checkpoint
-from lib.losses.policy_gradient import reinforce
+from lib.losses.policy_gradient import ppo_clip, reinforce
 from lib.models.mlp import MLP
 from lib.ops import token_logps
+from lib.rollout import Batch
 from lib.train import fit, minibatches
 from lib.worlds import cartpole
 from lib.worlds.environment import play
@@ -238,6 +240,158 @@ def test_fit_says_what_is_wrong(refuses):
         run(loss=lambda model, batch: (1.0, {}))
     with refuses("loss_fn: got shape (2,), wanted shape ()"):
         run(loss=lambda model, batch: (model.w, {}))
+
+
+# ---------------------------------------------------------------- in parts
+
+
+def credited(world=cartpole, batch=7):
+    """A policy in float64, and rows of several lengths that it played."""
+    generator = torch.Generator().manual_seed(3)
+    model = MLP(4, 8, 2, generator=generator).double()
+    seen = play(model, world.world(horizon=30), batch=batch, generator=generator)
+    credit = seen.returns.double().unsqueeze(1) - 20.0
+    return model, Batch(seen, advantages=credit.expand(seen.mask.shape))
+
+
+def by_rows(model, batch):
+    seen = batch.rollout
+    logps = token_logps(model(seen.states), seen.actions)
+    return reinforce(logps, batch.advantages, seen.mask)
+
+
+def by_tokens(model, batch):
+    seen = batch.rollout
+    logps = token_logps(model(seen.states), seen.actions)
+    return ppo_clip(logps, seen.logps, batch.advantages, seen.mask)
+
+
+@pytest.mark.parametrize(("loss", "over"), [(by_rows, "rows"), (by_tokens, "tokens")])
+@pytest.mark.parametrize("most", [1e9, 0.01])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(loss, over, most):
+    found = []
+    for parts in (1, 3, 20):  # more parts than rows
+        model, batch = credited()
+        knobs = {"lr": 0.1, "max_grad_norm": most, "microbatches": parts}
+        history = fit(model, [batch], loss, over=over, **knobs)
+        grads = torch.cat([w.grad.flatten() for w in model.parameters()])
+        found.append((grads, history["loss"][0], history["grad_norm"][0]))
+    assert found[0][0].norm() > 1e-3
+    for grads, loss_of_parts, norm in found[1:]:
+        assert (grads - found[0][0]).norm() < 1e-12 * found[0][0].norm()
+        assert loss_of_parts == pytest.approx(found[0][1], rel=1e-12)
+        assert norm == pytest.approx(found[0][2], rel=1e-12)
+
+
+def test_groups_stay_whole_in_parts():
+    seen, (model, batch) = [], credited(batch=6)
+    batch = replace(batch, group=3)
+
+    def loss(model, part):
+        seen.append(len(part))
+        return by_rows(model, part)
+
+    fit(model, [batch], loss, lr=0.1, over="rows", microbatches=4)
+    assert seen == [3, 3]
+
+
+def test_metrics_are_means_over_parts_and_what_is_equal_stays_what_it_is():
+    def loss(model, part):
+        return by_rows(model, part)[0], {"rows": len(part), "third": 1 / 3}
+
+    model, batch = credited()
+    history = fit(model, [batch], loss, lr=0.1, over="rows", microbatches=2)
+    assert history["rows"] == [pytest.approx((4 * 4 + 3 * 3) / 7, rel=1e-12)]
+    assert history["third"] == [1 / 3]
+
+
+UNKNOWN = "over: got None, wanted 'rows' or 'tokens', "
+UNKNOWN += "what the loss is a mean over, to read it in parts"
+
+
+def test_what_cannot_be_read_in_parts_is_refused_by_name(refuses):
+    model, batch = credited()
+    for knobs, refusal in (
+        ({"microbatches": 0}, "microbatches: got 0, wanted an int of at least 1"),
+        ({"over": "all"}, "over: got 'all', wanted one of 'rows', 'tokens'"),
+        ({"microbatches": 2}, UNKNOWN),
+    ):
+        with refuses(refusal):
+            fit(model, [batch], by_rows, lr=0.1, **knobs)
+    with refuses("over: got 'tokens', wanted 'rows', since the batches have no mask"):
+        fit(model, [torch.arange(4)], along, lr=0.1, over="tokens", microbatches=2)
+    wanted = "row numbers, or something with rows(index) and a length"
+    with refuses(f"batches: got tuple, wanted {wanted}"):
+        fit(model, [(1.0, 2.0)], along, lr=0.1, over="rows", microbatches=2)
+
+
+# ---------------------------------------------------------------- less precision
+
+
+class Line(nn.Module):
+    """One weight in float32, read by a matrix product, which autocast narrows."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(4, 1, bias=False)
+        nn.init.constant_(self.line.weight, 0.5)
+
+    def forward(self, x):
+        return self.line(x)
+
+
+def squared(model, batch):
+    seen.append(model(batch).dtype)
+    return model(batch).float().square().mean(), {}
+
+
+seen = []
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_model_is_read_in_less_and_its_weights_stay_as_they_are(half):
+    seen.clear()
+    model, x = Line(), torch.ones(3, 4)
+    history = fit(model, [x] * 12, squared, lr=0.01, precision=half)
+    assert set(seen) == {half} and model.line.weight.dtype == torch.float32
+    assert history["loss"][-1] < history["loss"][0] == 4
+    first = next(norm for norm in history["grad_norm"] if math.isfinite(norm))
+    assert first == pytest.approx(8, rel=1e-2)  # unscaled again
+    assert (model.line.weight < 0.5).all()
+
+
+def test_an_update_that_overflows_in_float16_is_skipped_and_learning_goes_on():
+    model, x = Line(), torch.ones(3, 4) * 30
+    weights = []
+
+    def loss(model, batch):
+        weights.append(model.line.weight[0, 0].item())
+        return model(batch).float().sum() * 3, {}
+
+    history = fit(model, [x] * 12, loss, lr=0.01, precision=torch.float16)
+    norms = torch.tensor(history["grad_norm"])
+    assert not norms[0].isfinite() and norms[-1].isfinite()
+    assert weights[0] == weights[1] == 0.5 > weights[-1]
+
+
+def test_a_loss_that_is_not_finite_stops_in_float16_too():
+    def loss(model, batch):
+        return model(batch).float().sum() * math.nan, {}
+
+    with pytest.raises(FloatingPointError, match="update 0: loss nan"):
+        fit(Line(), [torch.ones(1, 4)], loss, lr=0.01, precision=torch.float16)
+
+
+def test_float16_goes_on_from_a_checkpoint_with_its_scale(tmp_path):
+    x = torch.ones(3, 4)
+    knobs = {"lr": 0.01, "precision": torch.float16, "every": 2}
+    whole, path = Line(), tmp_path / "run.pt"
+    fit(whole, [x] * 6, squared, **knobs)
+    fit(Line(), [x] * 4, squared, checkpoint=path, **knobs)
+    again = Line()
+    fit(again, [x] * 6, squared, checkpoint=path, **knobs)
+    assert torch.equal(again.line.weight, whole.line.weight)
+    assert 1 < checkpoint.load(path)["scaler"]["scale"] < 65536
 
 
 def test_nothing_is_touched_when_a_knob_is_refused(tmp_path, refuses):

@@ -3,6 +3,10 @@
 python -m lib.recipes --list
 python -m lib.recipes instructgpt --scale 0.01 --out DIR
 python -m lib.recipes instructgpt --scale 0.01 --out DIR --resume
+torchrun --nproc-per-node=2 -m lib.recipes instructgpt --scale 0.01 --out DIR
+
+With torchrun the processes share each batch; rank 0 writes and prints. `--max-restarts`
+of torchrun goes on from the last checkpoint when one of them has died.
 """
 
 import argparse
@@ -13,9 +17,9 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 
-from lib.checkpoint import CheckpointError, write_text
+from lib import distributed
+from lib.checkpoint import write_text
 from lib.recipes import drawing, engine, report
-from lib.recipes.folder import Busy
 from lib.recipes.stages import Recipe
 from lib.show import figures, picture
 
@@ -38,13 +42,34 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if asked.out is None:
         return _refused("--out: got none, wanted a folder for the results")
-    if asked.device != "cpu":
-        return _refused(f"--device: got {asked.device!r}, wanted 'cpu'")
+    if reason := _lacks(asked.device):
+        return _refused(f"--device: got {asked.device!r}, {reason}")
+    distributed.start(asked.device)
+    try:
+        return _run(asked)
+    finally:
+        distributed.stop()
+
+
+def _lacks(device: str) -> str:
+    """Why a recipe cannot run there; empty, if it can."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    if device == "mps":
+        return "wanted 'cpu' or 'cuda': draws and scores are float64, which mps has not"
+    if device not in there:
+        return "wanted one of cpu, cuda, mps"
+    return (
+        "" if there[device] else f"wanted one that this torch has ({torch.__version__})"
+    )
+
+
+def _run(asked: argparse.Namespace) -> int:
     results: list[engine.Result] = []
 
     def told(result: engine.Result) -> None:
         results.append(result)
-        print(report.line(result), flush=True)
+        if distributed.rank() == 0:
+            print(report.line(result), flush=True)
 
     chosen = recipe(asked.recipe)
     try:
@@ -56,14 +81,17 @@ def main(arguments: list[str] | None = None) -> int:
             resume=asked.resume,
             progress=True,
             told=told,
+            device=asked.device,
         )
-        files = _keep(Path(asked.out), chosen, results)
-    except (ValueError, CheckpointError, Busy, OSError) as error:
+        mine = distributed.rank() == 0
+        files = _keep(Path(asked.out), chosen, results) if mine else []
+    except engine.REFUSALS as error:
         return _refused(str(error))
     except KeyboardInterrupt:
         print(f"stopped; --out {asked.out} --resume goes on", file=sys.stderr)
         return 130
-    print("written: " + ", ".join(map(str, files)))
+    if files:
+        print("written: " + ", ".join(map(str, files)))
     return 0
 
 
@@ -79,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of all luck (0)")
     add("--out", help="folder for checkpoints, table, curves and samples")
     add("--resume", action="store_true", help="go on with the run that is in --out")
-    add("--device", default="cpu", help="where it runs: cpu")
+    add("--device", default="cpu", help="where it runs: cpu or cuda")
     return parser
 
 
@@ -111,7 +139,8 @@ def _list(chosen: Recipe, scale: float) -> None:
 
 
 def _refused(reason: str) -> int:
-    print(f"python -m lib.recipes: {reason}", file=sys.stderr)
+    if distributed.rank() == 0:
+        print(f"python -m lib.recipes: {reason}", file=sys.stderr)
     return 2
 
 

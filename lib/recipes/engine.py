@@ -10,16 +10,16 @@ weights, bit for bit, as one that was left alone.
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lib import checkpoint, evaluate, require, villagers
+from lib import checkpoint, distributed, evaluate, require, villagers
 from lib.checkpoint import CheckpointError
-from lib.recipes.folder import Folder, manifest
+from lib.recipes.folder import Busy, Folder, manifest
 from lib.recipes.prompts import EXAM
 from lib.recipes.stages import BASE, Outcome, Recipe, Stage, Work
 from lib.reward_model import RewardModel, SurprisalRewardModel
@@ -73,11 +73,17 @@ def run(
     resume: bool = False,
     progress: bool = False,
     told: Callable[[Result], None] | None = None,
+    device: str = "cpu",
 ) -> Run:
     """Run a recipe at `scale` times its published sizes; `told` hears each result.
 
     With `out`, everything is kept in that folder. If it holds a run already, `resume`
-    goes on with it; a run of another recipe, scale, seed or code is refused.
+    goes on with it; a run of another recipe, scale, seed or code is refused. The base
+    model is moved to `device`, and the others are made there.
+
+    With several processes (`lib.distributed`) rank 0 keeps the folder, which all must
+    see, and measures; they train together, and end with the weights of one process but
+    for rounding.
     """
     require.count("seed", seed, least=0)
     for stage in recipe.stages:
@@ -85,14 +91,47 @@ def run(
     with contextlib.ExitStack() as held:
         folder = None if out is None else Folder(Path(out))
         if folder is not None:
-            held.enter_context(folder.alone())
-            folder.open(manifest(recipe, scale, seed), resume=resume)
-        base = base_model()
-        first = _measured(BASE, base)
+            with _as_rank_0_finds() as mine:
+                if mine:
+                    held.enter_context(folder.alone())
+                    folder.open(manifest(recipe, scale, seed), resume=resume)
+        base = _base().to(device)
+        first = _by_rank_0(lambda: _measured(BASE, base))
         if told is not None:
             told(first)
         begun = Run(recipe, scale, seed, {BASE: base}, (first,))
         return _onward(begun, folder, progress=progress, told=told)
+
+
+REFUSALS = (ValueError, CheckpointError, Busy, OSError)
+
+
+@contextlib.contextmanager
+def _as_rank_0_finds() -> Iterator[bool]:
+    """What rank 0 alone does (True there); where it is refused, so are all."""
+    refusal = None
+    try:
+        yield distributed.rank() == 0
+    except REFUSALS as error:
+        refusal = error
+    found = distributed.gathered(refusal)[0]
+    if found is not None:
+        raise found
+
+
+def _by_rank_0(make: Callable[[], Result]) -> Result:
+    """What rank 0 makes, for all; it may take long."""
+    return distributed.gathered(make() if distributed.rank() == 0 else None)[0]
+
+
+def _base() -> nn.Module:
+    """The base model, made by one rank if it must be made, and then read by all."""
+    for turn in (True, False):
+        if turn == (distributed.rank() == 0):
+            with distributed.alone():
+                base = base_model()
+        distributed.meet()
+    return base
 
 
 def rerun(
@@ -164,16 +203,18 @@ def prompts() -> list[Task]:
 def _do(place: Path | None, stage: Stage, work: Work) -> tuple[nn.Module, Result]:
     """Run a stage, measure what it made, and keep it."""
     part = work.checkpoint
-    if part is not None and part.exists():
-        checkpoint.load(part)  # a corrupt one is refused now, before hours of sampling
+    with _as_rank_0_finds() as mine:
+        if mine and part is not None and part.exists():
+            checkpoint.load(part)  # a corrupt one is refused before hours of sampling
     began = time.perf_counter()
     outcome = stage.run(work)
     seconds = time.perf_counter() - began
-    result = _judged(stage, work, outcome, seconds)
-    if place is not None:
-        state = {"model": outcome.model.state_dict(), "result": asdict(result)}
-        checkpoint.save(place, {**state, "kind": type(outcome.model).__name__})
-        part.unlink(missing_ok=True)
+    result = _by_rank_0(lambda: _judged(stage, work, outcome, seconds))
+    with _as_rank_0_finds() as mine:
+        if mine and place is not None:
+            state = {"model": outcome.model.state_dict(), "result": asdict(result)}
+            checkpoint.save(place, {**state, "kind": type(outcome.model).__name__})
+            part.unlink(missing_ok=True)
     return outcome.model, result
 
 
@@ -181,7 +222,7 @@ def _done(
     place: Path | None, stage: Stage, work: Work, base: nn.Module
 ) -> tuple[nn.Module, Result] | None:
     """What a finished stage left, or None."""
-    if place is None or not place.exists():
+    if place is None or not distributed.gathered(place.exists())[0]:
         return None
     state = checkpoint.load(place)
     kinds = {"RewardModel": RewardModel, "SurprisalRewardModel": SurprisalRewardModel}

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,6 +21,7 @@ from lib.reward_model import RewardModel, SurprisalRewardModel, accuracy, at_las
 from lib.rewards import Reward, learned
 from lib.rollout import Batch, Rollout
 from lib.train import fit
+from lib.worlds.village import TOKENIZER
 from lib.worlds.village.corpus import documents
 from lib.worlds.village.taste import Annotators
 
@@ -50,8 +52,9 @@ def reward_model_stage(
             rollout = evaluate.ask(work.start, some, generator=luck, group=size)
             gold = evaluate.scores(some, rollout).reshape(-1, size)
             order = annotators.rank(gold, generator=luck)  # (P, K), best first
-            rows = order + torch.arange(len(some)).unsqueeze(1) * size
-            batches.append((rollout.rows(rows.flatten()), size))
+            first_of = torch.arange(len(some), device=order.device).unsqueeze(1) * size
+            rows = order + first_of
+            batches.append(Ranked(rollout.rows(rows.flatten()), size))
             written += len(rollout)
         order = [draw.sample(batches, len(batches)) for _ in range(epochs)]
         batches, model = sum(order, []), SurprisalRewardModel(work.start)
@@ -64,6 +67,7 @@ def reward_model_stage(
             checkpoint=work.checkpoint,
             every=10,
             run=(work.seed, work.amount),
+            over="rows",
         )
         fresh = sample_pairs(work.start, count=256, seed=900 + work.seed, split="test")
         notes = {"accuracy": accuracy(model, fresh)}
@@ -72,10 +76,23 @@ def reward_model_stage(
     return run
 
 
-def _ranking_loss(model: RewardModel, batch: tuple[Rollout, int]) -> Loss:
-    """K answers to each prompt, the best first."""
-    rollout, size = batch
-    return k_wise(at_last(model, rollout).reshape(-1, size))
+@dataclass(frozen=True)
+class Ranked:
+    """K answers to each of P prompts, the best first."""
+
+    answers: Rollout  # (P · K, T)
+    group: int  # K
+
+    def rows(self, index: Tensor) -> "Ranked":
+        """These rows only; `index` keeps groups whole."""
+        return replace(self, answers=self.answers.rows(index))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+def _ranking_loss(model: RewardModel, batch: Ranked) -> Loss:
+    return k_wise(at_last(model, batch.answers).reshape(-1, batch.group))
 
 
 # --- PPO ------------------------------------------------------------------------------
@@ -119,10 +136,10 @@ def ppo_stage(
         )
         text = villagers.rows(documents(count=4 * rows * count, seed=5000 + work.seed))
 
-        def pairs(start: int) -> Iterator[tuple[Batch, Tensor]]:
+        def pairs(start: int) -> Iterator[Mixed]:
             for update, judged in enumerate(stream(start), start):
                 first = update * rows % (len(text) - rows)
-                yield judged, text[first : first + rows]
+                yield Mixed(judged, text[first : first + rows])
 
         history = fit(
             learner,
@@ -133,21 +150,61 @@ def ppo_stage(
             checkpoint=work.checkpoint,
             every=20,
             run=(work.seed, work.amount),
+            over=algorithm.over,
         )
         return Outcome(learner.policy, history, int(sum(history["answers"])))
 
     return run
 
 
-def _mixed_loss(
-    learner: PolicyWithCritic, batch: tuple[Batch, Tensor], *, ptx: float
-) -> Loss:
+@dataclass(frozen=True)
+class Mixed:
+    """Answers to learn from, and old text that goes along with them.
+
+    Both losses are means over tokens, but not over the same ones. In a part of a batch
+    the text's has a weight, its own share of tokens over that of the answers, by which
+    `fit` weighs them both.
+    """
+
+    judged: Batch
+    text: Tensor  # (N, length + 1)
+    weight: float = 1.0  # of the text's loss
+
+    @property
+    def rollout(self) -> Rollout:
+        """The answers, over whose tokens PPO's loss is a mean."""
+        return self.judged.rollout
+
+    @property
+    def group(self) -> int:
+        """Rows of answers to each prompt."""
+        return self.judged.group
+
+    def rows(self, index: Tensor) -> "Mixed":
+        """These answers, and the text that goes with their prompts."""
+        judged, prompts = self.judged.rows(index), len(self) // self.group
+        of = torch.arange(len(self.text), device="cpu") * prompts // len(self.text)
+        text = self.text[torch.isin(of, index.cpu() // self.group)]
+        answers = int(judged.rollout.mask.sum()) / int(self.rollout.mask.sum())
+        share = _tokens(text) / _tokens(self.text)
+        return Mixed(judged, text, self.weight * share / answers)
+
+    def __len__(self) -> int:
+        return len(self.judged)
+
+
+def _tokens(text: Tensor) -> int:
+    return int((text[:, 1:] != TOKENIZER.pad).sum())
+
+
+def _mixed_loss(learner: PolicyWithCritic, batch: Mixed, *, ptx: float) -> Loss:
     """PPO's loss on a batch, and `ptx` times the loss of pretraining on old text."""
-    loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch[0])
-    if not ptx:
+    loss, metrics = loss_of(ALGORITHMS["PPO"])(learner, batch.judged)
+    if not ptx or not len(batch.text):
         return loss, metrics
-    old, told = villagers.next_token_loss(learner.policy, batch[1])
-    return loss + ptx * old, {**metrics, "perplexity": told["perplexity"]}
+    old, told = villagers.next_token_loss(learner.policy, batch.text)
+    metrics = {**metrics, "perplexity": told["perplexity"]}
+    return loss + ptx * batch.weight * old, metrics
 
 
 def _critic(reward_model: RewardModel) -> RewardModel:

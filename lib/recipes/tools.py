@@ -66,6 +66,7 @@ def _tuned(work: Work, batches: Sequence[Rollout], lr: float) -> Outcome:
         checkpoint=work.checkpoint,
         every=10,
         run=(work.seed, work.amount),
+        over="tokens",
     )
     return Outcome(model, history)
 
