@@ -1,0 +1,227 @@
+"""The hand-over to TRL: one batch, and its trainers' loss and gradient are ours.
+
+`make test-real` runs this. Nothing is downloaded: the model is random, the tokenizer
+the village's.
+"""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+import trl
+from torch.testing import assert_close
+
+from labs import trl_handover as handover
+from lib import direct
+from lib.algorithms import ALGORITHMS
+from lib.logps import action_logps
+from lib.losses import preference
+from lib.models.causal_lm import CausalLM
+from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
+from lib.preference_data import PreferencePairs
+from lib.rewards import of_text
+from lib.sft import sft_loss, written
+from lib.worlds.language import TOKENIZER
+from lib.worlds.tasks import tasks
+
+GROUP, ASKED, LR = 4, 3, 1e-3
+TASKS = tasks("facts", count=ASKED, seed=0)
+CHOSEN, REJECTED = ["yes", "the cook", "in a b 12"], ["no", "a", "I do not know it"]
+
+
+def llama(*, seed=0):
+    """A tiny random Llama over the village's vocabulary."""
+    config = transformers.LlamaConfig(
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+        bos_token_id=TOKENIZER.begin,
+        eos_token_id=TOKENIZER.end,
+        pad_token_id=TOKENIZER.pad,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():  # answers of every length
+        model.lm_head.weight[TOKENIZER.end] *= 8
+    return model.double()
+
+
+@pytest.fixture
+def step(tmp_path):
+    """`step(Trainer, Config, settings, …)`: one step of TRL's, and what it was made of.
+
+    A trainer that notes the loss, its inputs and the gradient before it is clipped.
+    """
+
+    def run(trainer, config, settings, **given):
+        noted = {}
+
+        class Noting(trainer):
+            def compute_loss(self, model, inputs, *args, **kwargs):
+                noted["inputs"] = {**inputs}
+                loss = super().compute_loss(model, inputs, *args, **kwargs)
+                noted["loss"] = loss.detach().clone()
+                return loss
+
+            def training_step(self, model, *args, **kwargs):
+                told = super().training_step(model, *args, **kwargs)
+                noted["gradient"] = gradient(model)
+                return told
+
+        settings = {**settings, "use_cpu": True, "save_strategy": "no"}
+        settings |= {"disable_tqdm": True, "max_steps": 1}
+        state = torch.random.get_rng_state()
+        try:
+            made = Noting(
+                args=config(str(tmp_path), **settings),
+                processing_class=handover.fast_tokenizer(TOKENIZER),
+                **given,
+            )
+            made.train()
+        finally:
+            torch.random.set_rng_state(state)
+        return noted
+
+    return run
+
+
+def gradient(module):
+    return torch.cat([w.grad.flatten().double() for w in module.parameters()])
+
+
+def same(noted, loss, module):
+    """Loss and gradient within a millionth of ours; the gradient is no nothing."""
+    loss.backward()
+    ours, theirs = gradient(module), noted["gradient"]
+    assert ours.norm() > 1e-3
+    print(
+        f"loss {loss.item():.6f}, apart {(loss - noted['loss']).abs().item():.1e};"
+        f" gradient {ours.norm():.4f}, apart {((ours - theirs).norm() / ours.norm()):.1e}"
+    )
+    assert_close(noted["loss"].double(), loss.detach().double(), rtol=1e-6, atol=1e-7)
+    assert (ours - theirs).norm() < 1e-6 * ours.norm()
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+def vowels(task, answer):
+    return sum(c in "aeiou" for c in answer.text) - answer.finished / 3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("name", handover.LOSSES)
+def test_one_update_of_grpo_trainer_has_our_loss_and_gradient(step, name, beta):
+    if beta and name != "GRPO":
+        pytest.skip("TRL has no penalty in the reward")
+    config = RLConfig(group=GROUP, max_tokens=9, beta=beta, temperature=0.9)
+    algorithm, reward = ALGORITHMS[name], of_text(vowels)
+    settings = handover.grpo(name, config, prompts=ASKED, updates=1, lr=LR)
+    theirs, start = llama(), llama()
+    ours = CausalLM(copy.deepcopy(theirs))
+    noted = step(
+        trl.GRPOTrainer,
+        trl.GRPOConfig,
+        settings,
+        model=theirs,
+        reward_funcs=handover.reward_function(reward, tokenizer=TOKENIZER),
+        train_dataset=handover.prompts(lambda update: TASKS, updates=1),
+    )
+    seen = noted["inputs"]
+    rows = {
+        key: [
+            ids[m.bool()].tolist()
+            for ids, m in zip(seen[f"{key}_ids"], seen[f"{key}_mask"])
+        ]
+        for key in ("prompt", "completion")
+    }
+    wanted = [[TOKENIZER.begin, *TOKENIZER.encode(t.prompt)] for t in TASKS]
+    wanted = [ids for ids in wanted for _ in range(GROUP)]
+    order = sorted(range(len(wanted)), key=lambda i: wanted.index(rows["prompt"][i]))
+    assert [rows["prompt"][i] for i in order] == wanted  # the same questions
+    answers = [rows["completion"][i] for i in order]
+    assert len({len(answer) for answer in answers}) > 1  # or all means are the same
+    rollout = handover.read(wanted, answers, end=TOKENIZER.end, pad=TOKENIZER.pad)
+    rewards = reward(TASKS, rollout).reshape(ASKED, GROUP)
+    settings = {"temperature": config.temperature, "group": GROUP}
+    with torch.no_grad():
+        rollout = replace(rollout, logps=action_logps(ours, rollout, **settings))
+    learner = PolicyWithCritic(ours)
+    batch = make_batch(learner, algorithm, rollout, rewards, CausalLM(start), config)
+    credit = seen["advantages"][order].double()
+    assert_close(credit, batch.advantages[:, 0].double(), rtol=1e-5, atol=1e-6)
+    loss, _ = loss_of(algorithm, config.temperature)(learner, batch)
+    same(noted, loss, ours)
+
+
+# ------------------------------------------------------------------- pairs, demonstrations
+
+
+def test_one_update_of_dpo_trainer_has_our_loss_and_gradient(step):
+    theirs, start = llama(), llama(seed=1)
+    ours = CausalLM(copy.deepcopy(theirs))
+    noted = step(
+        trl.DPOTrainer,
+        trl.DPOConfig,
+        handover.dpo(beta=0.2, batch=3, lr=LR),
+        model=theirs,
+        ref_model=copy.deepcopy(start),
+        train_dataset=handover.pairs(TASKS, CHOSEN, REJECTED),
+    )
+    sides = (written(TASKS, texts) for texts in (CHOSEN, REJECTED))
+    worth = torch.zeros(3, dtype=torch.float64)
+    pairs = PreferencePairs(TASKS, *sides, worth, worth)
+
+    def loss_fn(*logps):
+        return preference.dpo(*logps, beta=0.2)
+
+    objective = direct.with_reference(pairs, loss_fn, CausalLM(start), per_token=False)
+    loss, _ = objective.loss(ours, torch.arange(3))
+    assert abs(loss.item() - 0.6931) > 0.01  # the reference is another model
+    same(noted, loss, ours)
+
+
+def test_one_update_of_sft_trainer_has_our_loss_and_gradient(step):
+    theirs = llama()
+    ours, shown = CausalLM(copy.deepcopy(theirs)), list(zip(TASKS, CHOSEN))
+    noted = step(
+        trl.SFTTrainer,
+        trl.SFTConfig,
+        handover.sft(batch=3, lr=LR),
+        model=theirs,
+        train_dataset=handover.demonstrations(shown),
+    )
+    loss, _ = sft_loss(ours, written(*zip(*shown)))
+    same(noted, loss, ours)
+
+
+# -------------------------------------------------------------------------- the tokenizer
+
+
+def test_the_fast_tokenizer_reads_and_writes_like_the_villages():
+    fast = handover.fast_tokenizer(TOKENIZER)
+    texts = [
+        t.prompt
+        for s in ("facts", "cups", "strings", "talk")
+        for t in tasks(s, count=40, seed=1)
+    ]
+    texts += [
+        "",
+        " ",
+        "foxes fox es\n\nQ: 12+3=15?",
+        "A:  the cooks",
+        "~!@#$%^&*()[]{}\\|",
+    ]
+    for text in texts:
+        want = [TOKENIZER.begin, *TOKENIZER.encode(text)]
+        assert fast(text)["input_ids"] == want
+        assert fast.decode(want, skip_special_tokens=True) == text
+    assert (fast.pad_token_id, fast.bos_token_id, fast.eos_token_id) == (0, 1, 2)
