@@ -5,6 +5,7 @@ the village's.
 """
 
 import copy
+import sys
 from dataclasses import replace
 
 import pytest
@@ -102,10 +103,6 @@ def same(noted, loss, module):
     loss.backward()
     ours, theirs = gradient(module), noted["gradient"]
     assert ours.norm() > 1e-3
-    print(
-        f"loss {loss.item():.6f}, apart {(loss - noted['loss']).abs().item():.1e};"
-        f" gradient {ours.norm():.4f}, apart {((ours - theirs).norm() / ours.norm()):.1e}"
-    )
     assert_close(noted["loss"].double(), loss.detach().double(), rtol=1e-6, atol=1e-7)
     assert (ours - theirs).norm() < 1e-6 * ours.norm()
 
@@ -117,49 +114,72 @@ def vowels(task, answer):
     return sum(c in "aeiou" for c in answer.text) - answer.finished / 3
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3])
-@pytest.mark.parametrize("name", handover.LOSSES)
-def test_one_update_of_grpo_trainer_has_our_loss_and_gradient(step, name, beta):
-    if beta and name != "GRPO":
-        pytest.skip("TRL has no penalty in the reward")
-    config = RLConfig(group=GROUP, max_tokens=9, beta=beta, temperature=0.9)
-    algorithm, reward = ALGORITHMS[name], of_text(vowels)
-    settings = handover.grpo(name, config, prompts=ASKED, updates=1, lr=LR)
-    theirs, start = llama(), llama()
-    ours = CausalLM(copy.deepcopy(theirs))
-    noted = step(
-        trl.GRPOTrainer,
-        trl.GRPOConfig,
-        settings,
-        model=theirs,
-        reward_funcs=handover.reward_function(reward, tokenizer=TOKENIZER),
-        train_dataset=handover.prompts(lambda update: TASKS, updates=1),
+EVERY = [("GRPO", 0.3), *((name, 0.0) for name in handover.LOSSES)]
+
+
+@pytest.fixture
+def update(step, tmp_path):
+    """`update(name, beta, …)`: a step of GRPOTrainer, our loss of its answers, our model."""
+
+    def run(name, beta, **changes):
+        config = RLConfig(group=GROUP, max_tokens=9, beta=beta, temperature=0.9)
+        algorithm, reward = ALGORITHMS[name], of_text(vowels)
+        settings = handover.grpo(name, config, prompts=ASKED, updates=1, lr=LR)
+        theirs, start = llama(), llama(seed=1)
+        start.save_pretrained(tmp_path / "start")
+        theirs.config._name_or_path = str(tmp_path / "start")  # TRL reads its reference
+        ours = CausalLM(copy.deepcopy(theirs))
+        noted = step(
+            trl.GRPOTrainer,
+            trl.GRPOConfig,
+            settings | changes,
+            model=theirs,
+            reward_funcs=handover.reward_function(reward, tokenizer=TOKENIZER),
+            train_dataset=handover.prompts(lambda update: TASKS, updates=1),
+        )
+        asked, answers, order = questions_and_answers(noted["inputs"])
+        assert len({len(answer) for answer in answers}) > 1  # or all means are the same
+        rollout = handover.read(asked, answers, end=TOKENIZER.end, pad=TOKENIZER.pad)
+        rewards = reward(TASKS, rollout).reshape(ASKED, GROUP)
+        scored = {"temperature": config.temperature, "group": GROUP}
+        with torch.no_grad():
+            rollout = replace(rollout, logps=action_logps(ours, rollout, **scored))
+        learner = PolicyWithCritic(ours)
+        batch = make_batch(
+            learner, algorithm, rollout, rewards, CausalLM(start), config
+        )
+        credit = noted["inputs"]["advantages"][order].double()
+        assert_close(credit, batch.advantages[:, 0].double(), rtol=1e-5, atol=1e-6)
+        loss, _ = loss_of(algorithm, config.temperature)(learner, batch)
+        return noted, loss, ours
+
+    return run
+
+
+def questions_and_answers(seen):
+    """What TRL asked and was answered, as token ids in our order; and that order."""
+    asked, answers = (
+        [ids[m.bool()].tolist() for ids, m in zip(seen[f"{x}_ids"], seen[f"{x}_mask"])]
+        for x in ("prompt", "completion")
     )
-    seen = noted["inputs"]
-    rows = {
-        key: [
-            ids[m.bool()].tolist()
-            for ids, m in zip(seen[f"{key}_ids"], seen[f"{key}_mask"])
-        ]
-        for key in ("prompt", "completion")
-    }
     wanted = [[TOKENIZER.begin, *TOKENIZER.encode(t.prompt)] for t in TASKS]
     wanted = [ids for ids in wanted for _ in range(GROUP)]
-    order = sorted(range(len(wanted)), key=lambda i: wanted.index(rows["prompt"][i]))
-    assert [rows["prompt"][i] for i in order] == wanted  # the same questions
-    answers = [rows["completion"][i] for i in order]
-    assert len({len(answer) for answer in answers}) > 1  # or all means are the same
-    rollout = handover.read(wanted, answers, end=TOKENIZER.end, pad=TOKENIZER.pad)
-    rewards = reward(TASKS, rollout).reshape(ASKED, GROUP)
-    settings = {"temperature": config.temperature, "group": GROUP}
-    with torch.no_grad():
-        rollout = replace(rollout, logps=action_logps(ours, rollout, **settings))
-    learner = PolicyWithCritic(ours)
-    batch = make_batch(learner, algorithm, rollout, rewards, CausalLM(start), config)
-    credit = seen["advantages"][order].double()
-    assert_close(credit, batch.advantages[:, 0].double(), rtol=1e-5, atol=1e-6)
-    loss, _ = loss_of(algorithm, config.temperature)(learner, batch)
-    same(noted, loss, ours)
+    order = sorted(range(len(wanted)), key=lambda i: wanted.index(asked[i]))
+    assert [asked[i] for i in order] == wanted
+    return wanted, [answers[i] for i in order], order
+
+
+@pytest.mark.parametrize(("name", "beta"), EVERY)
+def test_one_update_of_grpo_trainer_has_our_loss_and_gradient(update, name, beta):
+    same(*update(name, beta))
+
+
+def test_with_trls_own_default_for_the_penalty_the_gradient_is_another(update):
+    noted, loss, ours = update("GRPO", 0.3, use_bias_correction_kl=True)
+    loss.backward()
+    theirs = noted["gradient"]
+    assert_close(noted["loss"].double(), loss.detach(), rtol=1e-6, atol=1e-7)
+    assert (gradient(ours) - theirs).norm() > 0.1 * theirs.norm()
 
 
 # ------------------------------------------------------------------- pairs, demonstrations
@@ -225,3 +245,33 @@ def test_the_fast_tokenizer_reads_and_writes_like_the_villages():
         assert fast(text)["input_ids"] == want
         assert fast.decode(want, skip_special_tokens=True) == text
     assert (fast.pad_token_id, fast.bos_token_id, fast.eos_token_id) == (0, 1, 2)
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def test_what_trl_has_not_is_refused(refuses):
+    known = ", ".join(map(repr, handover.LOSSES))
+    with refuses(f"algorithm: got 'PPO', wanted one of {known}"):
+        handover.grpo("PPO", prompts=1, updates=1, lr=LR)
+    with refuses(
+        "config.beta: got 0.1, wanted 0 for DAPO: TRL's penalty is in the loss"
+    ):
+        handover.grpo("DAPO", RLConfig(beta=0.1), prompts=1, updates=1, lr=LR)
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        handover.prompts(lambda update: TASKS, updates=1)
+    line = "datasets is missing: pip install -r requirements-real.txt"
+    assert str(caught.value) == line
+
+
+def test_epochs_and_updates_go_along():
+    settings = handover.grpo(
+        "GRPO", RLConfig(group=4, epochs=2), prompts=3, updates=6, lr=LR
+    )
+    made = trl.GRPOConfig("out", use_cpu=True, **settings)
+    assert (made.num_iterations, made.max_steps, made.num_generations) == (2, 6, 4)
+    assert made.generation_batch_size == 12
