@@ -17,22 +17,19 @@ Shapes: B rows, T tokens, P prompts of n tokens, A vocabulary.
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib import require
 
-if TYPE_CHECKING:  # a reader may do without it
-    from transformers import Cache, PreTrainedModel
-
 
 @dataclass
 class Reading:
     """What `extend` goes on from: a cache of transformers, and where its rows stand."""
 
-    cache: "Cache"
+    cache: Any
     seen: Tensor  # (B, n + room) 1 where a token stands or will stand, 0 for padding
     places: Tensor  # (B,) where each row's next token will stand
     taken: int  # columns of `seen` that have been read
@@ -46,7 +43,7 @@ class CausalLM(nn.Module):
     and a row longer than the context are refused.
     """
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         if not (hasattr(model, "base_model_prefix") and hasattr(model, "lm_head")):
             wanted = "a causal language model of transformers"
