@@ -24,7 +24,7 @@ help:
 	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
-	@echo "make test-real  what needs a real model and TRL (installed first, some 500 MB)"
+	@echo "make test-real  what needs a real model and TRL (400 MB, installed first)"
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make models   make the committed models anew (about 45 minutes)"
 	@echo "make records  make the long runs anew whose code has changed (may take hours)"

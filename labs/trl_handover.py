@@ -3,7 +3,8 @@
 A run that has outgrown one process moves to a library that has engines, adapters and
 sharding. Here each setting of this book is named as TRL 1.16 names it, and each default
 of TRL that would change the gradient is set to what the book does. On one batch TRL's
-loss and gradient then equal the book's (tests/real).
+loss and gradient then equal the book's: to a millionth on fresh answers, to a hundred
+thousandth on old ones, whose log-probabilities TRL keeps in float32 (tests/real).
 
     from trl import GRPOConfig, GRPOTrainer
     ask = task_stream("facts", count=16, seed=0)
@@ -14,6 +15,9 @@ loss and gradient then equal the book's (tests/real).
         train_dataset=prompts(ask, updates=100),
         processing_class=fast_tokenizer(TOKENIZER),
     )
+
+With beta above 0 TRL reads the reference from where the model's config says it came
+from, a folder or a name on the Hub: save the model first, and load it from there.
 
 What does not go along: dynamic sampling (TRL has none; DAPO's loss alone is handed
 over), a KL penalty in the reward, PPO's critic, the seed's luck, and a rate that falls

@@ -27,7 +27,7 @@ from lib.sft import sft_loss, written
 from lib.worlds.language import TOKENIZER
 from lib.worlds.tasks import tasks
 
-GROUP, ASKED, LR = 4, 3, 1e-3
+GROUP, ASKED, LR = 4, 3, 3e-3
 TASKS = tasks("facts", count=ASKED, seed=0)
 CHOSEN, REJECTED = ["yes", "the cook", "in a b 12"], ["no", "a", "I do not know it"]
 
@@ -57,7 +57,7 @@ def llama(*, seed=0):
 
 @pytest.fixture
 def step(tmp_path):
-    """`step(Trainer, Config, settings, …)`: one step of TRL's, and what it was made of.
+    """`step(Trainer, Config, settings, …)`: TRL's last step, and what it was made of.
 
     A trainer that notes the loss, its inputs and the gradient before it is clipped.
     """
@@ -73,12 +73,13 @@ def step(tmp_path):
                 return loss
 
             def training_step(self, model, *args, **kwargs):
+                noted["weights"] = copy.deepcopy(model.state_dict())
                 told = super().training_step(model, *args, **kwargs)
                 noted["gradient"] = gradient(model)
                 return told
 
         settings = {**settings, "use_cpu": True, "save_strategy": "no"}
-        settings |= {"disable_tqdm": True, "max_steps": 1}
+        settings = {"max_steps": 1, **settings, "disable_tqdm": True}
         state = torch.random.get_rng_state()
         try:
             made = Noting(
@@ -98,13 +99,13 @@ def gradient(module):
     return torch.cat([w.grad.flatten().double() for w in module.parameters()])
 
 
-def same(noted, loss, module):
-    """Loss and gradient within a millionth of ours; the gradient is no nothing."""
+def same(noted, loss, module, *, within=1e-6):
+    """Loss and gradient equal ours, by default to a millionth; there is a gradient."""
     loss.backward()
     ours, theirs = gradient(module), noted["gradient"]
     assert ours.norm() > 1e-3
-    assert_close(noted["loss"].double(), loss.detach().double(), rtol=1e-6, atol=1e-7)
-    assert (ours - theirs).norm() < 1e-6 * ours.norm()
+    assert_close(noted["loss"].double(), loss.detach().double(), rtol=within, atol=1e-7)
+    assert (ours - theirs).norm() < within * ours.norm()
 
 
 # ------------------------------------------------------------------------------ the loop
@@ -119,13 +120,18 @@ EVERY = [("GRPO", 0.3), *((name, 0.0) for name in handover.LOSSES)]
 
 @pytest.fixture
 def update(step, tmp_path):
-    """`update(name, beta, …)`: a step of GRPOTrainer, our loss of its answers, our model."""
+    """`update(name, beta, …)`: a step of GRPOTrainer, our loss of its answers, our model.
 
-    def run(name, beta, **changes):
-        config = RLConfig(group=GROUP, max_tokens=9, beta=beta, temperature=0.9)
+    The last of `epochs` steps on one set of answers.
+    """
+
+    def run(name, beta, epochs=1, **changes):
+        config = RLConfig(GROUP, epochs, beta, max_tokens=9, temperature=0.9)
         algorithm, reward = ALGORITHMS[name], of_text(vowels)
-        settings = handover.grpo(name, config, prompts=ASKED, updates=1, lr=LR)
-        theirs, start = llama(), llama(seed=1)
+        settings = handover.grpo(name, config, prompts=ASKED, updates=epochs, lr=LR)
+        theirs, start = llama(), llama()
+        with torch.no_grad():
+            start.lm_head.weight *= 0.9  # the reference is another model, not far
         start.save_pretrained(tmp_path / "start")
         theirs.config._name_or_path = str(tmp_path / "start")  # TRL reads its reference
         ours = CausalLM(copy.deepcopy(theirs))
@@ -150,7 +156,10 @@ def update(step, tmp_path):
         )
         credit = noted["inputs"]["advantages"][order].double()
         assert_close(credit, batch.advantages[:, 0].double(), rtol=1e-5, atol=1e-6)
-        loss, _ = loss_of(algorithm, config.temperature)(learner, batch)
+        ours.model.load_state_dict(noted["weights"])  # as they were before that step
+        loss, metrics = loss_of(algorithm, config.temperature)(learner, batch)
+        clipped = metrics.get("clip_fraction")  # SAPO has none
+        assert clipped is None or (clipped > 0) == (epochs > 1)
         return noted, loss, ours
 
     return run
@@ -169,9 +178,13 @@ def questions_and_answers(seen):
     return wanted, [answers[i] for i in order], order
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
 @pytest.mark.parametrize(("name", "beta"), EVERY)
-def test_one_update_of_grpo_trainer_has_our_loss_and_gradient(update, name, beta):
-    same(*update(name, beta))
+def test_an_update_of_grpo_trainer_has_our_loss_and_gradient(
+    update, name, beta, epochs
+):
+    within = 1e-6 if epochs == 1 else 1e-5  # ratios: TRL keeps old logps in float32
+    same(*update(name, beta, epochs), within=within)
 
 
 def test_with_trls_own_default_for_the_penalty_the_gradient_is_another(update):
@@ -179,7 +192,7 @@ def test_with_trls_own_default_for_the_penalty_the_gradient_is_another(update):
     loss.backward()
     theirs = noted["gradient"]
     assert_close(noted["loss"].double(), loss.detach(), rtol=1e-6, atol=1e-7)
-    assert (gradient(ours) - theirs).norm() > 0.1 * theirs.norm()
+    assert (gradient(ours) - theirs).norm() > 1e-3 * theirs.norm()
 
 
 # ------------------------------------------------------------------- pairs, demonstrations
