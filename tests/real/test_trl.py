@@ -277,7 +277,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         handover.prompts(lambda update: TASKS, updates=1)
-    line = "datasets is missing: pip install -r requirements-real.txt"
+    line = "datasets is missing: pip install -r requirements-trl.txt"
     assert str(caught.value) == line
 
 
