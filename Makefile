@@ -8,6 +8,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 BOOK_FLAGS ?=
 LAB_FLAGS ?=
+ORDER ?=
 DIR ?= _course
 PORT ?= 8000
 
@@ -62,7 +63,7 @@ test: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout 400 tests notebooks
+	  --nbval-cell-timeout 400 $(if $(ORDER),--random-order-seed=$(ORDER)) tests notebooks
 
 execute: environment
 	@$(PY) -m tools.mend

@@ -6,7 +6,7 @@ Everything is in float32, on one thread. It needs requirements-real.txt.
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,19 +17,19 @@ from lib import direct, evaluate, on_policy
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of, pass_at_k
 from lib.losses.preference import dpo
-from lib.models.byte_pairs import ChatTokenizer
 from lib.models.lora import add_lora
 from lib.on_policy import RLConfig
+from lib.preference_data import PreferencePairs
 from lib.reward_model import fit_reward_model, score
 from lib.seeds import generator
 from lib.sft import sft_loss
 from lib.train import fit
 
-UPDATES, EVERY, PROMPTS = 30, 10, 8
+UPDATES, EVERY, PROMPTS = 30, 15, 8
 CONFIG = RLConfig(group=8, max_tokens=real.TOKENS)
 FULL, LORA = 2e-5, 2e-4  # learning rates
-DPO_PAIRS, DPO_BATCH, DPO_EPOCHS, DPO_LR = 56, 8, 3, 5e-5
-DPO_JUDGED = {7: 64, 14: 64, 21: 200}  # update: held-out topics
+DPO_PAIRS, DPO_BATCH, DPO_EPOCHS, DPO_LR = 56, 8, 2, 5e-5
+DPO_JUDGED = {5: 64, 9: 64, 14: 200}  # update: held-out topics
 TOPICS, SIZES = 64, (1, 2, 4, 8)
 
 
@@ -48,8 +48,9 @@ def grpo(
     model, exams = prepare(copy.deepcopy(start), seed), {}
 
     def watch(update: int, policy: nn.Module) -> None:
-        if update and update % EVERY == 0:
-            exams[str(update)] = real.examined(policy, start, lines)
+        if update == updates or (update and update % EVERY == 0):
+            last = update == updates
+            exams[str(update)] = real.examined(policy, start, lines, greedy=last)
 
     with real.costs() as spent:
         policy, history = on_policy.train(
@@ -147,11 +148,11 @@ SUMS = Record(
         "prompts": asked_otherwise,
         "SFT": shown,
         "GRPO": partial(grpo, lr=FULL),
-        "GRPO, LoRA": partial(grpo, lr=LORA, updates=20, prepare=with_lora),
+        "GRPO, LoRA": partial(grpo, lr=LORA, updates=15, prepare=with_lora),
     },
     seeds={
         "start": [0],
-        "prompts": range(3),
+        "prompts": [0],
         "SFT": range(3),
         "GRPO": range(3),
         "GRPO, LoRA": range(3),
@@ -163,10 +164,12 @@ SUMS = Record(
 # --- sentences ------------------------------------------------------------------------
 
 
-def pairs_for(seed: int, chat: ChatTokenizer) -> Any:
+@cache
+def pairs_for(seed: int) -> PreferencePairs:
     """The most and the least cheerful of four samples to each training topic."""
+    start, _, chat = real.ready()
     asked = real.topics(TOPICS, chat, seed=seed)
-    return real.best_and_worst(real.ready()[0], asked, seed=seed)
+    return real.best_and_worst(start, asked, seed=seed).first(DPO_PAIRS)
 
 
 def unaligned(seed: int) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def too_cheerful(seed: int) -> dict[str, Any]:
             path[str(update)] = real.judged(policy, start, chat, count=count)
 
     with real.costs() as spent:
-        pairs = pairs_for(seed, chat).first(DPO_PAIRS)
+        pairs = pairs_for(seed)
         _, history = direct.align(
             start,
             pairs,
@@ -207,9 +210,9 @@ def best_of_n(seed: int) -> dict[str, Any]:
     with real.costs() as spent:
         model, history = fit_reward_model(
             start,
-            pairs_for(seed, chat).first(DPO_PAIRS),
-            epochs=2,
-            lr=1e-5,
+            pairs_for(seed),
+            epochs=1,
+            lr=2e-5,
             batch=8,
             seed=seed,
             progress=f"reward model, seed {seed}",
