@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labs.record import Record
 from lib import distributed, pretrain
 from lib.rollout import Rollout
 from lib.sft import sft_loss, written
 from lib.train import fit
 from lib.worlds import cups, tasks
-from labs.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES, EVERY, ROWS, LR = 24, 4, 6, 1e-3
