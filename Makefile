@@ -8,6 +8,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 BOOK_FLAGS ?=
 LAB_FLAGS ?=
+ORDER ?=
 DIR ?= _course
 PORT ?= 8000
 
@@ -24,6 +25,7 @@ help:
 	@echo "make course   write a course for nbgrader to $(DIR) (or DIR=elsewhere)"
 	@echo "make book     build the site (installs what is pinned into .venv first)"
 	@echo "make test     unit tests, every notebook under nbval, the house rules"
+	@echo "make test-real  what needs a real model and TRL (400 MB, installed first)"
 	@echo "make execute  run every notebook again and store its outputs"
 	@echo "make models   make the committed models anew (about 45 minutes)"
 	@echo "make records  make the long runs anew whose code has changed (may take hours)"
@@ -61,7 +63,7 @@ test: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout 400 tests notebooks
+	  --nbval-cell-timeout 400 $(if $(ORDER),--random-order-seed=$(ORDER)) tests notebooks
 
 execute: environment
 	@$(PY) -m tools.mend
@@ -98,7 +100,7 @@ mutants: environment
 clean:
 	rm -rf _build
 
-.PHONY: lab course test-course
+.PHONY: lab course test-course test-real
 
 lab: environment
 	@$(PY) -m tools.lab $(LAB_FLAGS)
@@ -109,3 +111,8 @@ course: environment
 test-course: environment
 	@$(PY) -m tools.extras requirements-course.txt
 	@$(PY) -m pytest -q -ra -W error --strict-markers tests/course
+
+test-real: environment
+	@$(PY) -m tools.extras requirements-trl.txt
+	@$(PY) -m tools.extras --no-deps requirements-real.txt
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -q -ra --strict-markers tests/real

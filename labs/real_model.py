@@ -32,7 +32,7 @@ from lib.worlds.task import TaskSampler
 
 EXAMPLE = "3 + 4 = 7"
 TOKENS = 8  # of a sum's answer
-SENTENCE = 24  # of a sentence
+SENTENCE = 20  # of a sentence
 NUMBERS = range(10, 50)
 Split = Literal["train", "test"]
 
@@ -108,20 +108,27 @@ def begins_right(asked: Sequence[Asked], rollout: Rollout) -> Tensor:
 
 
 def examined(
-    policy: nn.Module, tokenizer: BytePairTokenizer, *, group: int = 1
+    policy: nn.Module,
+    reference: nn.Module,
+    tokenizer: BytePairTokenizer,
+    *,
+    greedy: bool = True,
 ) -> dict[str, float]:
-    """200 sums held out: sampled and greedy accuracy, length, and what fails."""
+    """200 sums held out: sampled and greedy accuracy, what fails, KL(π ‖ reference)."""
     asked = sums(200, tokenizer, seed=0, split="test")
-    draw = generator("exam of sums")
-    given = {"max_tokens": TOKENS, "tokenizer": tokenizer}
-    sampled = evaluate.ask(policy, asked, generator=draw, group=group, **given)
-    greedy = evaluate.ask(policy, asked, generator=draw, top_k=1, **given)
+    draw, given = generator("exam of sums"), {"max_tokens": TOKENS}
+    given |= {"tokenizer": tokenizer}
+    sampled = evaluate.ask(policy, asked, generator=draw, **given)
+    found = {"sampled": right(asked, sampled).mean().item()}
+    if greedy:
+        likeliest = evaluate.ask(policy, asked, generator=draw, top_k=1, **given)
+        found["greedy"] = right(asked, likeliest).mean().item()
     return {
-        "sampled": right(asked, sampled).mean().item(),
-        "greedy": right(asked, greedy).mean().item(),
+        **found,
         "begins right": begins_right(asked, sampled).mean().item(),
         "finished": sampled.terminated.double().mean().item(),
         "length": sampled.lengths.double().mean().item(),
+        "kl": rewards.drift(reference)(asked, sampled).mean().item(),
     }
 
 
@@ -216,12 +223,16 @@ def best_and_worst(
 
 @torch.no_grad()
 def judged(
-    policy: nn.Module, reference: nn.Module, tokenizer: BytePairTokenizer, seed: int = 0
+    policy: nn.Module,
+    reference: nn.Module,
+    tokenizer: BytePairTokenizer,
+    *,
+    count: int = 200,
 ) -> dict[str, Any]:
-    """200 held-out topics: cheer, the share that names its topic, KL(π ‖ start), texts."""
-    asked = topics(200, tokenizer, seed=0, split="test")
+    """Held-out topics: cheer, the share that names its topic, KL(π ‖ reference), texts."""
+    asked = topics(count, tokenizer, seed=0, split="test")
     given = {"max_tokens": SENTENCE, "tokenizer": tokenizer}
-    rollout = evaluate.ask(policy, asked, generator=generator("judged", seed), **given)
+    rollout = evaluate.ask(policy, asked, generator=generator("judged"), **given)
     parts = torch.arange(len(rollout)).split(50)
     ref = [action_logps(reference, rollout.rows(rows)) for rows in parts]
     drift = k1(rollout.logps, torch.cat(ref))

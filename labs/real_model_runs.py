@@ -6,40 +6,31 @@ Everything is in float32, on one thread. It needs requirements-real.txt.
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from labs import real_model as real
 from labs.record import Record, call
-from lib import direct, evaluate, on_policy, rewards
+from lib import direct, evaluate, on_policy
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of, pass_at_k
 from lib.losses.preference import dpo
-from lib.models.byte_pairs import ChatTokenizer
 from lib.models.lora import add_lora
 from lib.on_policy import RLConfig
-from lib.reward_model import accuracy, fit_reward_model, score
+from lib.preference_data import PreferencePairs
+from lib.reward_model import fit_reward_model, score
 from lib.seeds import generator
 from lib.sft import sft_loss
 from lib.train import fit
 
-UPDATES, EVERY, PROMPTS = 30, 10, 8
+UPDATES, EVERY, PROMPTS = 30, 15, 8
 CONFIG = RLConfig(group=8, max_tokens=real.TOKENS)
 FULL, LORA = 2e-5, 2e-4  # learning rates
-DPO_UPDATES, DPO_BATCH, DPO_LR, DPO_EVERY = 24, 8, 5e-5, 8
-TOPICS, SIZES = 64, (1, 2, 4, 8, 16)
-
-
-def exam(policy: nn.Module, reference: nn.Module) -> dict[str, float]:
-    """`real.examined`, and KL(π ‖ start) in nats an answer, of the same 200 sums."""
-    _, lines, _ = real.ready()
-    asked = real.sums(200, lines, seed=0, split="test")
-    given = {"max_tokens": real.TOKENS, "tokenizer": lines}
-    rollout = evaluate.ask(policy, asked, generator=generator("kl of sums"), **given)
-    drift = rewards.drift(reference)(asked, rollout).mean().item()
-    return {**real.examined(policy, lines), "kl": drift}
+DPO_PAIRS, DPO_BATCH, DPO_EPOCHS, DPO_LR = 56, 8, 2, 5e-5
+DPO_JUDGED = {5: 64, 9: 64, 14: 200}  # update: held-out topics
+TOPICS, SIZES = 64, (1, 2, 4, 8)
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -57,8 +48,9 @@ def grpo(
     model, exams = prepare(copy.deepcopy(start), seed), {}
 
     def watch(update: int, policy: nn.Module) -> None:
-        if update % EVERY == 0:
-            exams[str(update)] = exam(policy, start)
+        if update == updates or (update and update % EVERY == 0):
+            last = update == updates
+            exams[str(update)] = real.examined(policy, start, lines, greedy=last)
 
     with real.costs() as spent:
         policy, history = on_policy.train(
@@ -106,7 +98,7 @@ def shown(seed: int) -> dict[str, Any]:
     with real.costs() as spent:
         batches = real.shown(UPDATES, lines, seed)
         history = fit(policy, batches, sft_loss, lr=FULL, progress=f"SFT, {seed}")
-    exams = {str(UPDATES): exam(policy, start)}
+    exams = {str(UPDATES): real.examined(policy, start, lines)}
     return {"exams": exams, "loss": history["loss"], "answers": said(policy), **spent}
 
 
@@ -118,8 +110,14 @@ PROMPTED = {
 }
 
 
+def untrained(seed: int) -> dict[str, Any]:
+    """The model as it comes."""
+    start, lines, _ = real.ready()
+    return {"exams": {"0": real.examined(start, start, lines)}, "answers": said(start)}
+
+
 def asked_otherwise(seed: int) -> dict[str, Any]:
-    """The start's base rate under four prompts: right, begins right, pass@16."""
+    """The start's base rate under four prompts: right, begins right, pass@8."""
     start, lines, chat = real.ready()
     found = {}
     for name, (example, talks) in PROMPTED.items():
@@ -129,15 +127,15 @@ def asked_otherwise(seed: int) -> dict[str, Any]:
             words = [f"What is {t.prompt.removesuffix(' =')}?" for t in asked]
             asked = [real.Asked(w, t.answer, tokenizer) for w, t in zip(words, asked)]
         draw = generator("base rates", seed, name)
-        given = {"max_tokens": real.TOKENS, "tokenizer": tokenizer, "group": 16}
+        given = {"max_tokens": real.TOKENS, "tokenizer": tokenizer, "group": SIZES[-1]}
         rollout = evaluate.ask(start, asked, generator=draw, **given)
-        right = real.right(asked, rollout).reshape(40, 16).sum(1).long()
+        right = real.right(asked, rollout).reshape(40, -1).sum(1).long()
         found[name] = {
-            "right": right.double().mean().item() / 16,
+            "right": right.double().mean().item() / SIZES[-1],
             "begins right": real.begins_right(asked, rollout).mean().item(),
             "finished": rollout.terminated.double().mean().item(),
-            "pass": [pass_at_k(16, right, k).mean().item() for k in SIZES],
-            "answers": [a.text for a in evaluate.answers(rollout, tokenizer)[::128]],
+            "pass": [pass_at_k(SIZES[-1], right, k).mean().item() for k in SIZES],
+            "answers": [a.text for a in evaluate.answers(rollout, tokenizer)[::64]],
         }
     return found
 
@@ -146,12 +144,19 @@ SUMS = Record(
     "real_sums",
     call,
     runs={
-        "GRPO": partial(grpo, lr=FULL),
-        "GRPO, LoRA": partial(grpo, lr=LORA, prepare=with_lora),
-        "SFT": shown,
+        "start": untrained,
         "prompts": asked_otherwise,
+        "SFT": shown,
+        "GRPO": partial(grpo, lr=FULL),
+        "GRPO, LoRA": partial(grpo, lr=LORA, updates=15, prepare=with_lora),
     },
-    seeds=range(3),
+    seeds={
+        "start": [0],
+        "prompts": [0],
+        "SFT": range(3),
+        "GRPO": range(3),
+        "GRPO, LoRA": range(3),
+    },
     file=__file__,
 )
 
@@ -159,10 +164,18 @@ SUMS = Record(
 # --- sentences ------------------------------------------------------------------------
 
 
-def pairs_for(seed: int, chat: ChatTokenizer) -> Any:
+@cache
+def pairs_for(seed: int) -> PreferencePairs:
     """The most and the least cheerful of four samples to each training topic."""
+    start, _, chat = real.ready()
     asked = real.topics(TOPICS, chat, seed=seed)
-    return real.best_and_worst(real.ready()[0], asked, seed=seed)
+    return real.best_and_worst(start, asked, seed=seed).first(DPO_PAIRS)
+
+
+def unaligned(seed: int) -> dict[str, Any]:
+    """The model as it comes, on 200 held-out topics."""
+    start, _, chat = real.ready()
+    return real.judged(start, start, chat)
 
 
 def too_cheerful(seed: int) -> dict[str, Any]:
@@ -171,16 +184,17 @@ def too_cheerful(seed: int) -> dict[str, Any]:
     path: dict[str, Any] = {}
 
     def watch(update: int, policy: nn.Module) -> None:
-        if update % DPO_EVERY == 0 or update == DPO_UPDATES:
-            path[str(update)] = real.judged(policy, start, chat, seed)
+        if update in DPO_JUDGED:
+            count = DPO_JUDGED[update]
+            path[str(update)] = real.judged(policy, start, chat, count=count)
 
     with real.costs() as spent:
-        pairs = pairs_for(seed, chat).first(56)
-        policy, history = direct.align(
+        pairs = pairs_for(seed)
+        _, history = direct.align(
             start,
             pairs,
             partial(dpo, beta=0.1),
-            epochs=-(-DPO_UPDATES * DPO_BATCH // len(pairs)),
+            epochs=DPO_EPOCHS,
             lr=DPO_LR,
             batch=DPO_BATCH,
             seed=seed,
@@ -196,24 +210,26 @@ def best_of_n(seed: int) -> dict[str, Any]:
     with real.costs() as spent:
         model, history = fit_reward_model(
             start,
-            pairs_for(seed, chat),
-            epochs=2,
-            lr=1e-5,
+            pairs_for(seed),
+            epochs=1,
+            lr=2e-5,
             batch=8,
             seed=seed,
             progress=f"reward model, seed {seed}",
         )
-        asked = real.topics(50, chat, seed=seed, split="test")
-        draw = generator("best of n", seed)
-        given = {"max_tokens": real.SENTENCE, "tokenizer": chat, "group": SIZES[-1]}
+        asked = real.topics(40, chat, seed=seed, split="test")
+        draw, group = generator("best of n", seed), SIZES[-1]
+        given = {"max_tokens": real.SENTENCE, "tokenizer": chat, "group": group}
         rollout = evaluate.ask(start, asked, generator=draw, **given)
-        gold = real.cheerful(asked, rollout).reshape(50, -1)
-        names = real.names_it(asked, rollout).reshape(50, -1)
-        proxy = score(model, rollout, batch=32).reshape(50, -1)
-        held = real.best_and_worst(start, asked, seed=seed + 100)
+        gold = real.cheerful(asked, rollout).reshape(-1, group)
+        names = real.names_it(asked, rollout).reshape(-1, group)
+        proxy = score(model, rollout, batch=32).reshape(-1, group)
+    differ = gold.max(1).values > gold.min(1).values
+    ends = (gold[differ].argmax(1), gold[differ].argmin(1))
+    best, worst = (proxy[differ].gather(1, at.unsqueeze(1)) for at in ends)
     return {
-        "accuracy": accuracy(model, held),
-        "pairs held out": len(held),
+        "accuracy": (best > worst).double().mean().item(),  # on pairs held out
+        "pairs held out": int(differ.sum()),
         "loss": history["loss"],
         "by the model": ranked(proxy, gold, names),
         "by the word list": ranked(gold, gold, names),
@@ -230,7 +246,7 @@ def ranked(by: Tensor, gold: Tensor, names: Tensor) -> dict[str, list[float]]:
 SENTENCES = Record(
     "real_sentences",
     call,
-    runs={"DPO": too_cheerful, "best of n": best_of_n},
-    seeds=range(3),
+    runs={"start": unaligned, "DPO": too_cheerful, "best of n": best_of_n},
+    seeds={"start": [0], "DPO": range(3), "best of n": range(3)},
     file=__file__,
 )

@@ -111,22 +111,14 @@ def collect(
     """
     luck = generator("answers", seed, update)
     settings = {"group": config.group, "temperature": config.temperature}
+    settings |= {"max_tokens": config.max_tokens, "tokenizer": tokenizer}
     everything: list[tuple[Sequence[Task], Rollout, Tensor]] = []
-    differ: list[
-        Tensor
-    ] = []  # (P,) bool, a try each: rewards of the group are not equal
+    differ: list[Tensor] = []  # (P,) bool, a try each: not all rewards are equal
     wanted = kept = 0
     for attempt in range(TRIES if resample else 1):
         number = seed_of("try", update, attempt) if attempt else update
         asked = ask(number)
-        rollout = _answers(
-            policy,
-            asked,
-            generator=luck,
-            max_tokens=config.max_tokens,
-            tokenizer=tokenizer,
-            **settings,
-        )
+        rollout = _answers(policy, asked, generator=luck, **settings)
         scores = judge(reward, asked, rollout).reshape(-1, config.group)
         everything.append((asked, rollout, scores))
         differ.append(~zero_variance(scores))
@@ -303,6 +295,8 @@ def training_batches(
     See `train` for the rest.
     """
     require.count("updates", updates)
+    told = {"seed": seed, "tokenizer": tokenizer, "measures": measures}
+    told["resample"] = algorithm.resample
 
     def stream(start: int) -> Iterator[Batch]:
         if start % config.epochs and start < updates:
@@ -310,17 +304,7 @@ def training_batches(
         for update in range(start, updates, config.epochs):
             beta = config.beta if controller is None else controller.beta
             now = replace(config, beta=beta)
-            found = collect(
-                learner.policy,
-                reward,
-                ask,
-                update,
-                seed=seed,
-                config=now,
-                tokenizer=tokenizer,
-                resample=algorithm.resample,
-                measures=measures,
-            )
+            found = collect(learner.policy, reward, ask, update, config=now, **told)
             batch = make_batch(learner, algorithm, *found[:2], reference, now, found[2])
             batch.metrics["beta"] = beta
             if controller is not None:

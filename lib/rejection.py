@@ -202,6 +202,7 @@ def finetune_on(
         progress=progress,
         checkpoint=checkpoint,
         run=(seed, config, len(shown)),
+        over="tokens",
     )
     return pupil, history
 

@@ -79,14 +79,10 @@ def fit(
         require.refuse("model", "no trainable parameters", "at least one")
     optimiser = torch.optim.AdamW(parameters, lr=rate(0), weight_decay=weight_decay)
     history: History = {}
-    half = precision == torch.float16
-    scaler = torch.amp.GradScaler(device_of(model).type, enabled=half)
+    scaler = _scaler(precision, model)
     told_apart = (max_grad_norm, weight_decay, run, *[precision] * bool(precision))
-    parts = {
-        "model": model,
-        "optimiser": optimiser,
-        **({"scaler": scaler} if half else {}),
-    }
+    parts = {"model": model, "optimiser": optimiser}
+    parts |= {"scaler": scaler} if scaler.is_enabled() else {}
     saved = _Saved(checkpoint, parts, generators, told_apart)
     start = saved.restore(history)
     stream = _from(batches, start, resumable=checkpoint is not None)
@@ -126,6 +122,17 @@ def _check_parts(over: str | None, microbatches: int) -> None:
     elif microbatches * distributed.size() > 1:
         wanted = "'rows' or 'tokens', what the loss is a mean over, to read it in parts"
         require.refuse("over", None, wanted)
+
+
+def _scaler(precision: torch.dtype | None, model: nn.Module) -> torch.amp.GradScaler:
+    """Of the loss in float16; in another precision it does nothing."""
+    if precision not in (None, torch.bfloat16, torch.float16):
+        require.refuse("precision", precision, "torch.bfloat16, torch.float16 or None")
+    if precision == torch.float16 and _is_sharded([*model.parameters()]):
+        wanted = "torch.bfloat16: the pieces would not agree on what overflows"
+        require.refuse("precision", f"{precision} for a sharded model", wanted)
+    half = precision == torch.float16
+    return torch.amp.GradScaler(device_of(model).type, enabled=half)
 
 
 def _parts(

@@ -305,6 +305,7 @@ def test_metrics_are_means_over_parts_and_what_is_equal_stays_what_it_is():
     assert history["third"] == [1 / 3]
 
 
+HALF = "torch.bfloat16, torch.float16 or None"
 UNKNOWN = "over: got None, wanted 'rows' or 'tokens', "
 UNKNOWN += "what the loss is a mean over, to read it in parts"
 
@@ -315,6 +316,7 @@ def test_what_cannot_be_read_in_parts_is_refused_by_name(refuses):
         ({"microbatches": 0}, "microbatches: got 0, wanted an int of at least 1"),
         ({"over": "all"}, "over: got 'all', wanted one of 'rows', 'tokens'"),
         ({"microbatches": 2}, UNKNOWN),
+        ({"precision": torch.float64}, f"precision: got torch.float64, wanted {HALF}"),
     ):
         with refuses(refusal):
             fit(model, [batch], by_rows, lr=0.1, **knobs)

