@@ -118,6 +118,9 @@ def test_the_sizes_are_those_of_the_config():
         "width": 64,
         "heads": 4,
         "hidden": 128,
+        "kv_heads": 4,
+        "theta": 10_000.0,
+        "eps": 1e-6,
     }
 
 
