@@ -11,9 +11,6 @@ from lib.worlds.task import Task
 Piece = tuple[str, bool | None]  # words, and whether they are true; None: no claim
 
 STEP = 4  # words of a step: an animal, a swap, two cups
-CUP = {
-    word: cup for words in cups.DIALECTS.values() for cup, word in enumerate(words, 1)
-}
 
 
 def pieces(task: Task, text: str) -> list[Piece]:
@@ -47,4 +44,4 @@ def pieces(task: Task, text: str) -> list[Piece]:
 
 def _claim(said: list[str], true: list[str | int]) -> Piece:
     """Words, and whether they say what is true, in either dialect."""
-    return " ".join(said), [CUP.get(word, word) for word in said] == true
+    return " ".join(said), [cups.CUP_OF.get(word, word) for word in said] == true

@@ -6,9 +6,10 @@ Everything is in float32, on one thread. It needs requirements-real.txt.
 
 import copy
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from labs import real_model as real
@@ -17,10 +18,12 @@ from lib import direct, evaluate, on_policy
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import best_of, pass_at_k
 from lib.losses.preference import dpo
+from lib.losses.reward import Loss, bradley_terry
 from lib.models.lora import add_lora
 from lib.on_policy import RLConfig
 from lib.preference_data import PreferencePairs
-from lib.reward_model import fit_reward_model, score
+from lib.reward_model import CENTRE, read
+from lib.rollout import Rollout
 from lib.seeds import generator
 from lib.sft import sft_loss
 from lib.train import fit
@@ -31,6 +34,9 @@ FULL, LORA = 2e-5, 2e-4  # learning rates
 DPO_PAIRS, DPO_BATCH, DPO_EPOCHS, DPO_LR = 56, 8, 2, 5e-5
 DPO_JUDGED = {5: 64, 9: 64, 14: 200}  # update: held-out topics
 TOPICS, SIZES = 64, (1, 2, 4, 8)
+JUDGE_TOPICS, JUDGE_PAIRS = 370, (45, 90, 180, 360)
+JUDGE_UPDATES, JUDGE_LR = 200, 1e-4
+SWEEP = {"all weights": (2.3e-6, 7e-6, 2e-5, 6e-5), "LoRA": (7e-5, 2e-4, 6e-4)}
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -43,7 +49,7 @@ def grpo(
     updates: int = UPDATES,
     prepare: Callable[[nn.Module, int], nn.Module] = lambda model, seed: model,
 ) -> dict[str, Any]:
-    """GRPO on sums, right or wrong; an exam every ten updates."""
+    """GRPO on sums, right or wrong; an exam every fifteen updates."""
     start, lines, _ = real.ready()
     model, exams = prepare(copy.deepcopy(start), seed), {}
 
@@ -152,7 +158,7 @@ SUMS = Record(
     },
     seeds={
         "start": [0],
-        "prompts": [0],
+        "prompts": range(3),
         "SFT": range(3),
         "GRPO": range(3),
         "GRPO, LoRA": range(3),
@@ -161,15 +167,31 @@ SUMS = Record(
 )
 
 
+PREPARED = {"all weights": {}, "LoRA": {"prepare": with_lora}}
+TRIED = {f"{name}, {lr:g}": (name, lr) for name, rates in SWEEP.items() for lr in rates}
+BEST = "all weights, 7e-06"  # of the sweep; that of LoRA is the rate of SUMS
+
+RATES = Record(
+    "real_rates",
+    call,
+    runs={
+        run: partial(grpo, lr=lr, updates=EVERY, **PREPARED[name])
+        for run, (name, lr) in TRIED.items()
+    },
+    # The sweep has a seed of its own; then the best on those of the runs it joins.
+    seeds={run: [3, *([0, 1, 2] if run == BEST else [])] for run in TRIED},
+    file=__file__,
+)
+
+
 # --- sentences ------------------------------------------------------------------------
 
 
-@cache
-def pairs_for(seed: int) -> PreferencePairs:
+def pairs_for(seed: int, topics: int, count: int) -> PreferencePairs:
     """The most and the least cheerful of four samples to each training topic."""
     start, _, chat = real.ready()
-    asked = real.topics(TOPICS, chat, seed=seed)
-    return real.best_and_worst(start, asked, seed=seed).first(DPO_PAIRS)
+    asked = real.topics(topics, chat, seed=seed)
+    return real.best_and_worst(start, asked, seed=seed).first(count)
 
 
 def unaligned(seed: int) -> dict[str, Any]:
@@ -189,7 +211,7 @@ def too_cheerful(seed: int) -> dict[str, Any]:
             path[str(update)] = real.judged(policy, start, chat, count=count)
 
     with real.costs() as spent:
-        pairs = pairs_for(seed)
+        pairs = pairs_for(seed, TOPICS, DPO_PAIRS)
         _, history = direct.align(
             start,
             pairs,
@@ -205,36 +227,58 @@ def too_cheerful(seed: int) -> dict[str, Any]:
 
 
 def best_of_n(seed: int) -> dict[str, Any]:
-    """A reward model on such pairs, and best-of-n by it and by the word list itself."""
+    """A reward model on so many pairs, and best-of-n by the last and by the word list.
+
+    The trunk is frozen and read once; its head alone learns (Bradley–Terry).
+    """
     start, _, chat = real.ready()
     with real.costs() as spent:
-        model, history = fit_reward_model(
-            start,
-            pairs_for(seed),
-            epochs=1,
-            lr=2e-5,
-            batch=8,
-            seed=seed,
-            progress=f"reward model, seed {seed}",
-        )
-        asked = real.topics(40, chat, seed=seed, split="test")
+        pairs = pairs_for(seed, JUDGE_TOPICS, JUDGE_PAIRS[-1])
+        seen = last_hidden(start, pairs.chosen), last_hidden(start, pairs.rejected)
+        asked = real.topics(200, chat, seed=seed, split="test")
         draw, group = generator("best of n", seed), SIZES[-1]
         given = {"max_tokens": real.SENTENCE, "tokenizer": chat, "group": group}
         rollout = evaluate.ask(start, asked, generator=draw, **given)
         gold = real.cheerful(asked, rollout).reshape(-1, group)
         names = real.names_it(asked, rollout).reshape(-1, group)
-        proxy = score(model, rollout, batch=32).reshape(-1, group)
-    differ = gold.max(1).values > gold.min(1).values
-    ends = (gold[differ].argmax(1), gold[differ].argmin(1))
-    best, worst = (proxy[differ].gather(1, at.unsqueeze(1)) for at in ends)
+        held = last_hidden(start, rollout)
+        differ = gold.max(1).values > gold.min(1).values
+        ends = (gold[differ].argmax(1), gold[differ].argmin(1))
+        right = {}
+        for count in JUDGE_PAIRS:
+            head = head_of(*(x[:count] for x in seen))
+            proxy = head(held).detach().reshape(-1, group)
+            best, worst = (proxy[differ].gather(1, at.unsqueeze(1)) for at in ends)
+            right[str(count)] = (best > worst).double().mean().item()
     return {
-        "accuracy": (best > worst).double().mean().item(),  # on pairs held out
+        "pairs": len(pairs),
+        "accuracy": right,  # on pairs held out, by the number that was learnt from
         "pairs held out": int(differ.sum()),
-        "loss": history["loss"],
         "by the model": ranked(proxy, gold, names),
         "by the word list": ranked(gold, gold, names),
         **spent,
     }
+
+
+@torch.no_grad()
+def last_hidden(model: nn.Module, rollout: Rollout) -> Tensor:
+    """What the model makes of each answer's last token: (B, width) float64."""
+    tokens, last = read(rollout)
+    rows = torch.arange(len(last)).split(32)
+    found = [model.hidden(tokens[i])[torch.arange(len(i)), last[i]] for i in rows]
+    return torch.cat(found).double()
+
+
+def head_of(chosen: Tensor, rejected: Tensor) -> nn.Module:
+    """The head of a reward model that has learnt from these pairs, (N, width) each."""
+    head = nn.Linear(chosen.shape[1], 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(head.weight)
+
+    def loss(head: nn.Module, pairs: tuple[Tensor, Tensor]) -> Loss:
+        return bradley_terry(*(head(x).squeeze(1) for x in pairs), centre=CENTRE)
+
+    fit(head, [(chosen, rejected)] * JUDGE_UPDATES, loss, lr=JUDGE_LR)
+    return head
 
 
 def ranked(by: Tensor, gold: Tensor, names: Tensor) -> dict[str, list[float]]:

@@ -34,7 +34,10 @@ file, which computes nothing. notebooks/records/frozen.toml lists those that may
 Code may change and its results stay. --recheck runs the first run's first seed again (or
 that of `--run NAME`): where today's code finds every figure of it as the record has it, the
 record counts as today's, and says under "rechecked" what was run and which code had made
-the rest. Where one differs, the record stays stale.
+the rest; what it cost (COSTS) may differ. Where a figure differs, the record stays stale.
+It may be the processor: what is in float32, and a policy that has been through many stages,
+can end otherwise under other kernels. A record names its own; ATEN_CPU_CAPABILITY=avx2 with
+MKL_ENABLE_INSTRUCTIONS=AVX2 brings those of AVX2 back.
 """
 
 import argparse
@@ -59,6 +62,7 @@ from lib import require
 from lib.checkpoint import write_text
 from lib.digest import code_digest
 
+COSTS = ("cpu_minutes", "peak_gb")  # of a run: they differ from one to the next
 LABS = Path(__file__).resolve().parent
 RECORDS = LABS.parent / "notebooks" / "records"
 
@@ -158,9 +162,12 @@ class Record:
         require.one_of("run", name, [*self.runs])
         found, seed = self.read(), self.seeds_of()[name][0]
         again = rounded(self.run(self.runs[name], seed), self.digits)
-        if json.loads(json.dumps(again)) != found["runs"][name][str(seed)]:
-            said = f"{self.path}: today's code finds other figures"
-            raise OtherRun(f"{said} for {name!r}, seed {seed}; make it anew")
+        again = json.loads(json.dumps(again))
+        if _figures(again) != _figures(found["runs"][name][str(seed)]):
+            said = f"{self.path}: today's code finds other figures for {name!r}, seed {seed}"
+            here = torch.backends.cpu.get_cpu_capability()
+            kernels = f"made with {found.get('kernel')} kernels, here {here}"
+            raise OtherRun(f"{said} ({kernels}); make it anew, or recheck with those")
         checks = [*found.get("rechecked", ()), {"run": name, "seed": seed}]
         checks[-1]["made by"] = found["code"]
         about = {k: v for k, v in self.head().items() if k != "kernel"}
@@ -218,6 +225,15 @@ def rounded(found: Any, digits: int) -> Any:
             require.refuse("run", f"{found} among its results", "finite numbers")
         return float(f"{round(found, 12):.{digits}g}") + 0.0  # no -0.0, no 1e-17
     return found
+
+
+def _figures(found: Any) -> Any:
+    """What a run found, without what it cost."""
+    if isinstance(found, list):
+        return [_figures(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    return {name: _figures(x) for name, x in found.items() if name not in COSTS}
 
 
 def records() -> list[Record]:

@@ -243,14 +243,17 @@ def gradient_of(
     """REINFORCE's uphill gradient, mean over rows, as one vector on the CPU: (N,).
 
     advantages (B, T), weights already in them. Read `rows` rows at a time (a multiple of
-    `group`), so that a model that fits with a few answers fits with many. float32 at least.
+    `group`), so that a model that fits with a few answers fits with many; a group without
+    any credit is not read. float32 at least.
     """
     require.count("rows", rows)
     if rows % group:
         require.refuse("rows", rows, f"a multiple of group = {group}")
     weights = [w for w in policy.parameters() if w.requires_grad]
     total = [torch.zeros_like(w, dtype=_summed(w)) for w in weights]
-    for index in torch.arange(len(answers)).split(rows):
+    credited = (advantages != 0).any(1).reshape(-1, group).any(1)  # (P,)
+    read = credited.repeat_interleave(group).nonzero()[:, 0].cpu()
+    for index in read.split(rows) if len(read) else ():
         part = answers.rows(index.to(answers.mask.device))
         logps = action_logps(policy, part, temperature=temperature, group=group)
         credit, mask = (x.to(logps.device) for x in (advantages[index], part.mask))

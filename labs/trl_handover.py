@@ -30,13 +30,11 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lib import require
 from lib.models.tokenizer import CONTROL, Tokenizer
 from lib.on_policy import DEFAULT, RLConfig
 from lib.rewards import Reward, judge
-from lib.rollout import Rollout
+from lib.rollout import of_tokens
 from lib.worlds.task import Task, TaskSampler
 
 if TYPE_CHECKING:
@@ -214,7 +212,7 @@ def reward_function(
         fields = (columns[name] for name in names)
         asked = [kind(*each) for each in zip(*fields, strict=True)]
         told = [tokenizer.encode(task.prompt) for task in asked]
-        rollout = read(
+        rollout = of_tokens(
             [[tokenizer.begin, *ids] for ids in told],
             completion_ids,
             end=tokenizer.end,
@@ -224,34 +222,6 @@ def reward_function(
 
     judged.__name__ = getattr(reward, "__name__", "reward")  # TRL logs it by name
     return judged
-
-
-def read(
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    *,
-    end: int,
-    pad: int,
-) -> Rollout:
-    """Token ids of B prompts and their answers as a Rollout, logps and rewards 0."""
-    rows = [torch.tensor([*p, *a]) for p, a in zip(prompts, answers, strict=True)]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, True, pad)  # (B, T + 1)
-    begins, ends = (
-        torch.tensor([len(x) for x in each]).unsqueeze(1) for each in (prompts, rows)
-    )
-    at = torch.arange(tokens.shape[1])
-    mask = ((at >= begins) & (at < ends))[:, 1:]
-    last = tokens.gather(1, ends - 1).squeeze(1)
-    nothing = torch.zeros(mask.shape, dtype=torch.float64)
-    return Rollout(
-        states=tokens[:, :-1],
-        actions=tokens[:, 1:],
-        logps=nothing,
-        rewards=nothing,
-        mask=mask,
-        last_states=last,
-        terminated=last == end,
-    )
 
 
 def fast_tokenizer(tokenizer: Tokenizer) -> "PreTrainedTokenizerFast":

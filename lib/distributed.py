@@ -14,7 +14,9 @@ this does nothing: one rank, rank 0, has everything.
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,8 @@ def start(device: str = "cpu", *, patience: timedelta = PATIENCE) -> None:
 
     gloo between CPUs, nccl between the cards of "cuda", of which this process takes
     that of its local rank. A restart (`--max-restarts`) meets under another name than
-    the attempt before it, whose traces are still there.
+    the attempt before it, whose traces are still there: one that the ranks agree on,
+    since each computer's torchrun counts its own restarts only.
     """
     if distributed.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
@@ -52,14 +55,41 @@ def start(device: str = "cpu", *, patience: timedelta = PATIENCE) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     meeting = distributed.rendezvous("env://", timeout=patience)
     store, number, count = next(iter(meeting))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = _attempt(store, number, count, patience)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-        store=distributed.PrefixStore(f"attempt {attempt}", store),
+        store=distributed.PrefixStore(attempt, store),
         rank=number,
         world_size=count,
         timeout=patience,
     )
+
+
+def _attempt(
+    store: distributed.Store, number: int, count: int, patience: timedelta
+) -> str:
+    """A name that the ranks of this attempt share, and that none before it had.
+
+    Each says that it is here under a name of its own; rank 0 answers each by its name
+    with its own, until all have heard. What it finds may be of an attempt before, whose
+    ranks answer no more; so it asks again.
+    """
+    mine, until = uuid.uuid4().hex, time.monotonic() + patience.total_seconds()
+    store.set(f"here {number}", mine)
+    if number:
+        store.wait([f"to {mine}"], patience)  # only this attempt's rank 0 answers
+        name = store.get(f"to {mine}").decode()
+        store.set(f"{name} {number}", "heard")
+        return name
+    late = set(range(1, count))
+    while late:
+        if time.monotonic() > until:
+            raise TimeoutError(f"ranks {sorted(late)} did not come within {patience}")
+        for other in (each for each in late if store.check([f"here {each}"])):
+            store.set(f"to {store.get(f'here {other}').decode()}", mine)
+        late = {each for each in late if not store.check([f"{mine} {each}"])}
+        time.sleep(0.02)
+    return mine
 
 
 def stop() -> None:
@@ -79,8 +109,8 @@ def size() -> int:
 
 
 def restarted() -> bool:
-    """torchrun has started these processes anew, since one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """torchrun has started one of these processes anew; all ranks ask together."""
+    return any(gathered(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0))
 
 
 @contextlib.contextmanager
@@ -124,9 +154,12 @@ def total(n: float) -> float:
     return sum(gathered(n))
 
 
-def weighted(loss: Tensor, n: float) -> Tensor:
-    """loss · W · n / N: a mean over n on this rank, N on all; then average gradients."""
-    return loss * (size() * n / total(n))
+def weighted(loss: Tensor, n: float, *, of: float | None = None) -> Tensor:
+    """loss · W · n / N: a mean over n on this rank, N on all; then average gradients.
+
+    N is summed over the ranks where it is not given (`of`).
+    """
+    return loss * (size() * n / (total(n) if of is None else of))
 
 
 def gathered(thing: Any) -> list[Any]:
@@ -137,6 +170,17 @@ def gathered(thing: Any) -> list[Any]:
     here = thing.to(torch.device("cpu")) if hasattr(thing, "to") else thing
     distributed.all_gather_object(found, here)
     return found
+
+
+def read_by_all(
+    read: Callable[[Any], Tensor], rows: Any, *, multiple: int = 1
+) -> Tensor:
+    """`read(rows)`, (B, …): each rank reads its rows, groups of `multiple` whole."""
+    if size() == 1:
+        return read(rows)
+    own = share(len(rows), multiple=multiple)
+    found = read(rows.rows(own)) if len(own) else None
+    return torch.cat([part for part in gathered(found) if part is not None])
 
 
 def meet() -> None:
@@ -197,17 +241,50 @@ def shard(model: nn.Module) -> Sharded:
     """The model, in place, with a piece of each weight on each rank (FSDP2).
 
     Each block of a list of blocks by itself, then the rest: a rank holds one block
-    whole at a time. Gradients arrive averaged, in pieces too.
+    whole at a time. Gradients arrive averaged, in pieces too. Without torchrun's
+    processes it is refused.
     """
+    if not _together():
+        require.refuse("model", "one process", "more, started by torchrun: see `start`")
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for part in (*(block for blocks in lists for block in blocks), model):
-        fully_shard(part)
+        fully_shard(part, reshard_after_forward=True)
         for name in METHODS:
             if hasattr(part, name):
                 register_fsdp_forward_method(part, name)
     return Sharded(model)
+
+
+@contextlib.contextmanager
+def whole(model: nn.Module) -> Iterator[nn.Module]:
+    """A model that each rank may call as often as it likes, to write answers with.
+
+    Of a sharded one all weights are collected first, and dropped at the end: a rank has
+    room for them, but not for their gradients and moments. Any other is what it is.
+    """
+    if not isinstance(model, Sharded):
+        yield model
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [part for part in model.model.modules() if isinstance(part, FSDPModule)]
+    hooked = [(part, name) for part in parts for name in METHODS if name in vars(part)]
+    methods = [
+        vars(part).pop(name) for part, name in hooked
+    ]  # one within another: FSDP2
+    for part in parts:  # would drop the weights after the inner one
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield model.model
+    finally:
+        for (part, name), method in zip(hooked, methods):
+            vars(part)[name] = method
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 def is_sharded(weight: Tensor) -> bool:

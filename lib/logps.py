@@ -31,7 +31,8 @@ def action_logps(
     """log π(action | state) of each action that the mask holds, 0 elsewhere: (B, T).
 
     Rows p · group … (p + 1) · group - 1 must share a prompt, as `complete` writes them.
-    The mask of each row is one stretch that is not empty. Nats; with gradient. Any
+    No row's mask is empty; where a group shares a prompt, each is one stretch. (By itself
+    a row may hold several answers, of a conversation.) Nats; with gradient. Any
     module of tokens (B, T) -> logits (B, T, A) will do. `temperature` is the one that
     the actions were drawn at.
     """
@@ -40,10 +41,14 @@ def action_logps(
     if not isinstance(policy, Transformer):
         return _of_any(policy, rollout, temperature)
     begins = rollout.mask.long().argmax(1)  # (B,) the state of the first action
-    _check(policy, rollout, begins, group)
-    alone = group == 1 or not begins.any()  # nothing is shared before the first action
-    read = _one_by_one if alone else _prompts_once
-    return _scored(policy, read(policy, rollout, begins, group), rollout, temperature)
+    at = torch.arange(1, rollout.mask.shape[1] + 1, device=begins.device)
+    ends = (rollout.mask * at).amax(1)  # (B,) states of each row that are read
+    _check(policy, rollout, begins, ends, group)
+    if group == 1 or not begins.any():  # nothing is shared before the first action
+        hidden = _one_by_one(policy, rollout, ends)
+    else:
+        hidden = _prompts_once(policy, rollout, begins, group)
+    return _scored(policy, hidden, rollout, temperature)
 
 
 def _of_any(policy: nn.Module, rollout: Rollout, temperature: float) -> Tensor:
@@ -75,12 +80,9 @@ def context_of(model: nn.Module) -> int | None:
     return getattr(model, "context", None)
 
 
-def _one_by_one(
-    policy: Transformer, rollout: Rollout, begins: Tensor, group: int
-) -> Tensor:
+def _one_by_one(policy: Transformer, rollout: Rollout, ends: Tensor) -> Tensor:
     """(M, width): what the policy makes of the states in which it acted."""
-    ends = begins + rollout.lengths  # (B,) states of each row that are read
-    at = torch.arange(int(ends.max()), device=begins.device)
+    at = torch.arange(int(ends.max()), device=ends.device)
     mask = rollout.mask[:, : len(at)]
     states = rollout.states[:, : len(at)].where(at < ends.unsqueeze(1), 0)
 
@@ -169,17 +171,19 @@ def _attention(
     return everyone, answers
 
 
-def _check(policy: Transformer, rollout: Rollout, begins: Tensor, group: int) -> None:
-    """One prompt a group, one stretch a row, and a row that fits the context."""
+def _check(
+    policy: Transformer, rollout: Rollout, begins: Tensor, ends: Tensor, group: int
+) -> None:
+    """A row that fits the context; in a group one prompt, and one stretch a row."""
     require.count("group", group)
     if len(rollout) % group:
         require.refuse("group", group, f"a divisor of {len(rollout)} rows")
-    longest, context = int((begins + rollout.lengths).max()), policy.config.context
+    longest, context = int(ends.max()), policy.config.context
     if longest > context:
         require.refuse("rollout", f"a row of {longest}", f"at most {context} tokens")
-    inside = torch.arange(rollout.mask.shape[1], device=begins.device)
-    inside = (inside - begins.unsqueeze(1)) < rollout.lengths.unsqueeze(1)
-    if not inside[rollout.mask].all():
+    if group == 1:
+        return
+    if (ends - begins != rollout.lengths).any():
         require.refuse("rollout", "a mask with a hole", "one stretch a row")
     prompt = torch.arange(int(begins.max()) + 1, device=begins.device)
     prompt = prompt <= begins.unsqueeze(1)  # (B, n + 1)

@@ -20,7 +20,7 @@ LOGITS = 8  # logits and their gradient, in float32
 class Method:
     """How weights are kept: bytes a number, and how many are learnt."""
 
-    read: float  # of a weight as it is read
+    read: float  # of a weight as it is read; tables of tokens: 2 at least
     learnt: float = (
         0.0  # more, of one that is learnt: its float32 copy, if `read` is less
     )
@@ -55,12 +55,17 @@ class Memory:
         return lasting + max(self.activations, self.cache)
 
 
+def tables(config: Config, *, tied: bool = True) -> int:
+    """How many weights its tables of tokens have: one table, or two if not `tied`."""
+    return config.vocabulary * config.width * (1 if tied else 2)
+
+
 def parameters(config: Config, *, tied: bool = True) -> int:
     """How many weights a Transformer has; one more table of tokens if not `tied`."""
     c = config
     look = c.width * c.size * (2 * c.heads + 2 * c.kv_heads)  # q and out, k and v
     block = look + 3 * c.width * c.hidden + 2 * c.width  # and the gated MLP, two norms
-    return c.layers * block + c.width + c.vocabulary * c.width * (1 if tied else 2)
+    return c.layers * block + c.width + tables(config, tied=tied)
 
 
 def lora_parameters(config: Config, rank: int) -> int:
@@ -72,20 +77,34 @@ def lora_parameters(config: Config, rank: int) -> int:
     return c.layers * rank * (qkv + 2 * c.width + wide + down)
 
 
+def kept(config: Config) -> int:
+    """Numbers that a block of `Transformer` keeps of each token for the gradient.
+
+    Nine as wide as the stream: what enters each of the two norms, with its scale and
+    what comes out (6); what attention reads and writes (queries twice, turned and in
+    the product that holds them; 3). Keys and values of the shared heads: three. The
+    MLP: four of its width. One number a head and one a norm. Attention's scores are
+    not kept. GPT's blocks keep 17 widths, 34 bytes in 16 bits (Korthikanti et al. 2022,
+    Equation 2 without its second term).
+    """
+    c = config
+    return 9 * c.width + 3 * c.kv_heads * c.size + 4 * c.hidden + c.heads + 2
+
+
 def activations(
     config: Config, rows: int, tokens: int, *, number: float = 2, again: bool = False
 ) -> float:
-    """What blocks keep for the gradient: 17 numbers a token and a width, in each block.
+    """What blocks keep for the gradient: `kept` numbers a token, in each block.
 
-    That is 34 bytes in 16 bits, where attention's scores are not kept (Korthikanti et
-    al. 2022, Equation 2 without its second term; counted for GPT's blocks). `again`:
-    only what enters each block is kept, and one block at a time is computed again.
+    `again`: only what enters each block is kept, and one block at a time is computed
+    again.
     """
     for name, value in (("rows", rows), ("tokens", tokens)):
         require.count(name, value)
     require.positive("number", number)
-    stream = rows * tokens * config.width * number
-    return stream * (config.layers + 17 if again else 17 * config.layers)
+    block = kept(config)
+    others = (config.layers - 1) * (config.width if again else block)
+    return rows * tokens * (others + block) * number
 
 
 def kv_cache(config: Config, rows: int, tokens: int, *, number: float = 2) -> float:
@@ -121,17 +140,19 @@ def training(
     beside = (
         0 if method.rank is None else learnt * 2
     )  # the thin matrices, as they are read
-    weights = every * method.read + beside + learnt * method.learnt
+    words = tables(config, tied=tied)  # which QLoRA does not keep in 4 bits
+    read = (every - words) * method.read + words * max(method.read, 2)
+    weights = read + beside + learnt * method.learnt
     gradients, moments = learnt * method.gradient, learnt * MOMENTS
-    kept = activations(config, rows, tokens, number=method.activation, again=again)
+    blocks = activations(config, rows, tokens, number=method.activation, again=again)
     cache = {"number": method.activation}
     return Memory(
         weights=weights,
         gradients=gradients,
         moments=moments,
-        activations=kept + rows * tokens * config.vocabulary * LOGITS,
+        activations=blocks + rows * tokens * config.vocabulary * LOGITS,
         cache=kv_cache(config, sampled, tokens, **cache) if sampled else 0.0,
-        copies=frozen * every * method.read + critics * (weights + gradients + moments),
+        copies=frozen * read + critics * (weights + gradients + moments),
     )
 
 

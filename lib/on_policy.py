@@ -143,23 +143,12 @@ def _answers(policy: nn.Module, asked: Sequence[Task], **settings: Any) -> Rollo
     """
     own = distributed.share(len(asked)).tolist() or [0]
     of = slice(own[0], own[-1] + 1)
-    written = evaluate.ask(policy, asked, of=of, **settings)
+    with distributed.whole(policy) as writer:
+        written = evaluate.ask(writer, asked, of=of, **settings)
     if distributed.size() == 1:
         return written
     parts = distributed.gathered(written)[: len(asked)]
     return concat(*parts).to(written.mask.device)
-
-
-def _read_by_all(
-    read: Callable[[Rollout], Tensor], rollout: Rollout, *, group: int = 1
-) -> Tensor:
-    """`read(rollout)`, (B, T): each rank reads its rows, groups whole."""
-    if distributed.size() == 1:
-        return read(rollout)
-    own = distributed.share(len(rollout), multiple=group)
-    found = read(rollout.rows(own)) if len(own) else None
-    parts = [part for part in distributed.gathered(found) if part is not None]
-    return torch.cat(parts).to(rollout.mask.device)
 
 
 def _stacked(everything: Sequence[tuple[Sequence[Task], Rollout, Tensor]]) -> Tensor:
@@ -209,8 +198,10 @@ def make_batch(
     ref = None
     if config.beta:
         settings = {"group": group, "temperature": config.temperature}
-        read = partial(action_logps, reference, **settings)
-        ref = _read_by_all(read, rollout, group=group)
+        with distributed.whole(reference) as reader:
+            read = partial(action_logps, reader, **settings)
+            ref = distributed.read_by_all(read, rollout, multiple=group)
+        ref = ref.to(mask.device)
         told["kl"] = sequence_logps(k1(rollout.logps, ref), mask).mean().item()
     paid = penalised_rewards(
         rewards.flatten().to(rollout.logps),
@@ -246,8 +237,9 @@ def gae_advantages(
     An answer that was cut off has ended, too: it was judged as it stood. gamma is 1.
     """
     mask, ends = rollout.mask, rollout.ends
-    values = _read_by_all(lambda some: critic(some.states), rollout)  # (B, T)
-    values = values.masked_fill(~mask, 0)
+    with distributed.whole(critic) as reader:
+        read = distributed.read_by_all(lambda some: reader(some.states), rollout)
+    values = read.to(mask.device).masked_fill(~mask, 0)  # (B, T)
     after = nn.functional.pad(values[:, 1:], (0, 1))  # V of the next state, or 0
     never = torch.zeros_like(ends)
     credit, returns = gae(paid, values, after, ends, never, gamma=1.0, lam=LAM)
@@ -335,6 +327,7 @@ def train(
     watch: Callable[[int, nn.Module], None] | None = None,
     progress: str | None = None,
     checkpoint: str | Path | None = None,
+    sharded: bool = False,
 ) -> tuple[nn.Module, History]:
     """A copy of the model after so many updates; the model is the reference by default.
 
@@ -345,11 +338,14 @@ def train(
     anew after each set of answers. `watch(update, policy)` sees the policy before each
     update and after the last. The history holds the metrics of the loss and of
     `collect`, an update each; `measures` are rewards that are measured and not learnt.
+    `sharded`: each rank keeps a piece of the policy and of the critic (FSDP2), and all
+    of the reference; what is returned is in pieces, too.
     """
     if controller is not None and checkpoint is not None:
         require.refuse("checkpoint", checkpoint, "none beside a controller")
-    policy = copy.deepcopy(model)
-    learner = PolicyWithCritic(policy, _critic(algorithm, model, critic))
+    pieces = distributed.shard if sharded else lambda some: some
+    policy, value = pieces(copy.deepcopy(model)), _critic(algorithm, model, critic)
+    learner = PolicyWithCritic(policy, None if value is None else pieces(value))
     stream = training_batches(
         learner,
         algorithm,

@@ -6,13 +6,14 @@ The five base models of the book are committed (`base_model`): nobody waits for 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lib import require
 from lib.losses.supervised import Loss, sft
+from lib.models.attention import attention
 from lib.models.tokenizer import Tokenizer
 from lib.models.transformer import Config, Transformer
 from lib.ops import device_of, token_logps
@@ -92,12 +93,7 @@ def next_token_loss(model: Transformer, batch: Packed) -> Loss:
     here, there = document[:, :-1], document[:, 1:]
     same = here.unsqueeze(2) == here.unsqueeze(1)  # (B, T, T)
     seen = same.tril().unsqueeze(1)  # (B, 1, T, T)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return found.transpose(1, 2)
-
+    attend = partial(attention, may_see=seen)
     places = torch.arange(states.shape[1], device=device)
     hidden = model.read(model.embed(states), places, attend)  # (B, T, width)
     logps = token_logps(model.logits(hidden), actions)

@@ -130,5 +130,16 @@ def integers(name: str, x: Tensor, below: int) -> None:
         refuse(name, f"{x[at].item()} at index {at}", f"integers in 0 … {below - 1}")
 
 
+def prompts(given: Tensor, lengths: Tensor, *, room: int, group: int) -> None:
+    """Prompts (P, n) of `lengths` (P,) tokens, none empty, and room for more."""
+    count("room", room)
+    count("group", group)
+    tensor("prompts", given)
+    tensor("lengths", lengths, given.shape[:1])
+    integers("lengths", lengths, given.shape[-1] + 1)
+    if (lengths == 0).any():
+        refuse("lengths", 0, "at least one token in every prompt")
+
+
 def _first(bad: Tensor) -> tuple[int, ...]:
     return tuple(bad.nonzero()[0].tolist())

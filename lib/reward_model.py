@@ -52,7 +52,9 @@ class RewardModel(nn.Module):
     def judged(self, hidden: Tensor) -> Tensor:
         """(B, n, width) -> (B, n), or (B, n, outputs)."""
         said = self.head(hidden)  # (B, n, outputs)
-        return said.squeeze(-1) if self.head.out_features == 1 else said
+        if self.head.out_features > 1:
+            return said
+        return said.squeeze(-1).clone()  # no view: FSDP2 puts a hook on it
 
 
 class SurprisalRewardModel(RewardModel):

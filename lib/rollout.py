@@ -5,10 +5,11 @@ written. After this record nothing in the book can tell a pole from a sentence. 
 `Batch` is a rollout with its credit: what an update learns from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import require
@@ -64,6 +65,44 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.mask)
+
+
+def of_tokens(
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    end: int,
+    pad: int,
+) -> Rollout:
+    """Token ids of B prompts and of an answer to each as a Rollout on the CPU.
+
+    Log-probabilities and rewards are 0; the mask is True on the answers, and a row that
+    ends with `end` has terminated. No prompt is empty.
+    """
+    if not prompts or not all(map(len, prompts)):
+        got = "none" if not prompts else "an empty one"
+        require.refuse("prompts", got, "at least one, of at least one token each")
+    here = {"device": "cpu"}
+    rows = [
+        torch.tensor([*p, *a], **here) for p, a in zip(prompts, answers, strict=True)
+    ]
+    tokens = nn.utils.rnn.pad_sequence(rows, True, pad)  # (B, T + 1)
+    begins, ends = (
+        torch.tensor([len(x) for x in each], **here).unsqueeze(1)
+        for each in (prompts, rows)
+    )
+    at = torch.arange(tokens.shape[1], **here)
+    last = tokens.gather(1, ends - 1).squeeze(1)  # (B,)
+    nothing = torch.zeros(tokens[:, 1:].shape, **here)
+    return Rollout(
+        states=tokens[:, :-1],
+        actions=tokens[:, 1:],
+        logps=nothing,
+        rewards=nothing,
+        mask=((at >= begins) & (at < ends))[:, 1:],
+        last_states=last,
+        terminated=last == end,
+    )
 
 
 def concat(*parts: Rollout) -> Rollout:

@@ -10,14 +10,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import nn
 
 from lib import require
 from lib.evaluate import prompt_ids
+from lib.logps import action_logps
 from lib.losses.supervised import Loss, sft
-from lib.ops import device_of, token_logps
-from lib.rollout import Rollout
+from lib.ops import device_of
+from lib.rollout import Rollout, of_tokens
 from lib.train import History, fit, warm_cosine
 from lib.worlds.task import Task
 
@@ -44,37 +44,22 @@ def written(
     if not asked:
         require.refuse("asked", "none", "at least one task")
     tokenizer = asked[0].tokenizer
-    rows, begins = [], []
-    for task, text, done in zip(asked, texts, finished or [True] * len(asked)):
-        prompt = prompt_ids(task)
-        answer = tokenizer.encode(text if text.startswith(" ") else f" {text}")
-        rows.append([*prompt, *answer, *[tokenizer.end] * done])
-        begins.append(len(prompt))
-    here = {"device": "cpu"}  # text is read there; a model takes it to its own
-    lengths = torch.tensor([len(row) for row in rows], **here)
-    tokens = torch.full((len(rows), int(lengths.max())), tokenizer.pad, **here)
-    for place, row in zip(tokens, rows):
-        place[: len(row)] = torch.tensor(row, **here)
-    at = torch.arange(tokens.shape[1], **here)
-    first = torch.tensor(begins, **here).unsqueeze(1)
-    mask = (at >= first) & (at < lengths.unsqueeze(1))
-    last = tokens.gather(1, lengths.unsqueeze(1) - 1).squeeze(1)
-    nothing = torch.zeros(tokens[:, 1:].shape, **here)
-    return Rollout(
-        states=tokens[:, :-1],
-        actions=tokens[:, 1:],
-        logps=nothing,
-        rewards=nothing,
-        mask=mask[:, 1:],
-        last_states=last,
-        terminated=last == tokenizer.end,
-    )
+    spaced = [text if text.startswith(" ") else f" {text}" for text in texts]
+    ends = [[tokenizer.end] * done for done in finished or [True] * len(asked)]
+    said = [[*tokenizer.encode(text), *end] for text, end in zip(spaced, ends)]
+    prompts = [prompt_ids(task) for task in asked]
+    return of_tokens(prompts, said, end=tokenizer.end, pad=tokenizer.pad)
 
 
 def sft_loss(model: nn.Module, shown: Rollout) -> Loss:
-    """Predict the answers, not the questions: `sft` on the tokens of the mask."""
+    """Predict the answers, not the questions: `sft` on the tokens of the mask.
+
+    A row without an answer has no part in it.
+    """
     shown = shown.to(device_of(model))
-    return sft(token_logps(model(shown.states), shown.actions), shown.mask)
+    some = shown.mask.any(1)
+    shown = shown if some.all() else shown.rows(some.nonzero()[:, 0])
+    return sft(action_logps(model, shown), shown.mask)
 
 
 def shuffled(

@@ -92,7 +92,7 @@ def fit(
     bar["disable"] = progress is None or distributed.rank() > 0
     for batch in tqdm(stream, desc=progress, **bar):
         some = _parts(batch, over, microbatches, even=_is_sharded(parameters))
-        metrics = _backward(model, some, loss_fn, optimiser, scaler, precision)
+        metrics = _backward(model, *some, loss_fn, optimiser, scaler, precision)
         distributed.average_gradients(parameters)
         scaler.unscale_(optimiser)
         norm = _clipped(parameters, max_grad_norm)
@@ -112,7 +112,7 @@ def fit(
 
 # --- one update -----------------------------------------------------------------------
 
-Part = tuple[Any, float]  # rows of a batch, and their share of what is averaged over
+Part = tuple[Any, int]  # rows of a batch, and how many things its loss is a mean over
 
 
 def _check_parts(over: str | None, microbatches: int) -> None:
@@ -137,31 +137,34 @@ def _scaler(precision: torch.dtype | None, model: nn.Module) -> torch.amp.GradSc
 
 def _parts(
     batch: Any, over: str | None, microbatches: int, *, even: bool
-) -> list[Part]:
+) -> tuple[list[Part], int]:
     """What this rank reads of a batch, in so many parts; those without tokens left out.
 
-    `even`: as many on every rank, some of them with a share of 0, since a sharded model
-    is called by all or by none.
+    And how many things the whole batch's loss is a mean over. `even`: as many parts on
+    every rank, some of them of nothing, since a sharded model is called by all or by
+    none.
     """
     if microbatches * distributed.size() == 1:
-        return [(batch, 1.0)]
+        return [(batch, 1)], 1
     tensor = isinstance(batch, Tensor)
     if not tensor and not (hasattr(batch, "rows") and hasattr(batch, "__len__")):
         wanted = "row numbers, or something with rows(index) and a length"
         require.refuse("batches", type(batch).__name__, wanted)
     group, whole = getattr(batch, "group", 1), _amount(batch, over)
+    if not whole:
+        require.refuse("batches", f"a batch without any {over}", "at least one")
     own = distributed.share(len(batch), multiple=group)
     found: list[Part] = []
     for rows in distributed.split(own, microbatches, multiple=group):
         if len(rows):
             part = batch[rows] if tensor else batch.rows(rows)
-            found.append((part, _amount(part, over) / whole))
+            found.append((part, _amount(part, over)))
     found = [part for part in found if part[1]]
     if even and len(found) < microbatches:
         some = torch.arange(group, device="cpu")
         idle = batch[some] if tensor else batch.rows(some)
-        found += [(idle, 0.0)] * (microbatches - len(found))
-    return found
+        found += [(idle, 0)] * (microbatches - len(found))
+    return found, whole
 
 
 def _amount(batch: Any, over: str | None) -> int:
@@ -177,6 +180,7 @@ def _amount(batch: Any, over: str | None) -> int:
 def _backward(
     model: nn.Module,
     parts: Sequence[Part],
+    whole: int,
     loss_fn: LossFn,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -186,14 +190,14 @@ def _backward(
     told = []
     if not parts:
         optimiser.zero_grad()
-    for number, (part, share) in enumerate(parts):
+    for number, (part, amount) in enumerate(parts):
         with _reading(device_of(model).type, precision):
             loss, metrics = loss_fn(model, part)
         require.tensor("loss_fn", loss, ())
         if number == 0:
             optimiser.zero_grad()
-        scaler.scale(loss * (share * distributed.size())).backward()
-        told.append((share, {"loss": loss.item(), **metrics}))
+        scaler.scale(distributed.weighted(loss, amount, of=whole)).backward()
+        told.append((amount, {"loss": loss.item(), **metrics}))
     every = [each for some in distributed.gathered(told) for each in some]
     return every[0][1] if len(every) == 1 else _mean(every)
 
@@ -205,13 +209,15 @@ def _reading(device: str, precision: torch.dtype | None) -> Any:
     return torch.autocast(device, dtype=precision)
 
 
-def _mean(told: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
+def _mean(told: Sequence[tuple[int, dict[str, float]]]) -> dict[str, float]:
     """Each metric's mean over the parts that have it; what is equal stays what it is."""
     found = {}
     for name in {name: None for _, metrics in told for name in metrics}:
-        each = [(share, m[name]) for share, m in told if share and name in m]
-        values, weight = {x for _, x in each}, sum(share for share, _ in each)
-        mean = sum(share * x for share, x in each) / weight
+        each = [(amount, m[name]) for amount, m in told if amount and name in m]
+        if not each:
+            continue  # only parts of nothing have it
+        values, weight = {x for _, x in each}, sum(amount for amount, _ in each)
+        mean = sum(amount * x for amount, x in each) / weight
         found[name] = values.pop() if len(values) == 1 else mean
     return found
 

@@ -17,6 +17,7 @@ import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -263,7 +264,7 @@ def fitted():
     return told
 
 
-def rl(name, updates):
+def rl(name, updates, *, sharded=False):
     """Updates of three tasks, or of one, by which a rank has none; ranks' steps."""
     model = fresh(kind=Brief, vocabulary=len(TOKENIZER))
     pool = tasks("reverse", count=9, seed=0)
@@ -283,8 +284,8 @@ def rl(name, updates):
 
     def watch(update, learner):
         if not policy:
-            policy.append(learner)
-            object.__setattr__(learner, "extend", counted)
+            policy.append(getattr(learner, "model", learner))
+            object.__setattr__(policy[0], "extend", counted)
         steps.append(0)
 
     found, history = on_policy.train(
@@ -297,18 +298,30 @@ def rl(name, updates):
         lr=3e-3,
         config=on_policy.RLConfig(group=2, max_tokens=8, beta=0.05, epochs=2),
         watch=watch,
+        sharded=sharded,
     )
     return found, history, steps
+
+
+def noted(made, shard=distributed.shard):
+    """`shard`, and all that it makes is kept in a list."""
+    return lambda model: made.append(shard(model)) or made[-1]
 
 
 def reinforced():
     told = {}
     for name, updates in (("GRPO", 20), ("PPO", 20), ("DAPO", 8)):
         one, seen, steps = rl(name, updates)
+        made = []
+        with mock.patch.object(distributed, "shard", noted(made)):
+            pieces, *_ = rl(name, 8, sharded=True)
         with distributed.alone():
             other, want, _ = rl(name, updates)
+            short, *_ = rl(name, 8)
         told[name] = {
             "weights": distance(one, other),
+            "in pieces": distance(pieces, short),
+            "sharded": [all(map(distributed.is_sharded, x.parameters())) for x in made],
             "moved": distance(one, fresh(kind=Brief, vocabulary=len(TOKENIZER))),
             "rewards equal": seen["reward"] == want["reward"],
             "answers equal": seen["answers"] == want["answers"],
@@ -359,6 +372,24 @@ def kept(folder):
     }
 
 
+def unevenly_read():
+    """Rank 1 alone reads with a sharded model, twice; then both learn: error of slopes."""
+    pieces, whole, rows = distributed.shard(fresh()), fresh(), written(4)
+    sft.sft_loss(whole, rows)[0].backward()
+    told = []
+    for _ in range(2):
+        with torch.no_grad(), distributed.whole(pieces) as reader:
+            for _ in range(2 * distributed.rank()):
+                told.append(
+                    (reader(rows.states) - whole(rows.states)).abs().max().item()
+                )
+        pieces.zero_grad()
+        sft.sft_loss(pieces, rows)[0].backward()
+        told.append(apart(grads(pieces), grads(whole)))
+        assert all(map(distributed.is_sharded, pieces.parameters()))
+    return max(told)
+
+
 def refused():
     """What several processes are told that they cannot do."""
     said = []
@@ -388,6 +419,7 @@ def everything(out, kills):
         "fit": fitted,
         "rl": reinforced,
         "pieces": partial(kept, out.with_suffix(".pieces")),
+        "unevenly": unevenly_read,
         "refused": refused,
     }.items():
         told[name] = check()
@@ -422,14 +454,28 @@ def killed(out, kills):
     }
 
 
+def met_again(out, kills):
+    """Rank 1 dies while rank 0 is busy; then both meet, and add their numbers up."""
+    died = out.with_suffix(".died")
+    if not died.exists():
+        if distributed.rank() == 1:
+            died.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)  # torchrun ends this when the other has begun again
+    return {
+        "sum": distributed.total(distributed.rank() + 1),
+        "restarted": distributed.gathered(distributed.restarted()),
+        "counts": distributed.gathered(os.environ["TORCHELASTIC_RESTART_COUNT"]),
+    }
+
+
 def main():
     name, out, *kills = sys.argv[1:]
     signal.alarm(300)  # nobody waits for ever
     torch.set_num_threads(1)
     distributed.start(patience=timedelta(seconds=60))
-    told = {"everything": everything, "killed": killed, "stages": stages}[name](
-        Path(out), *kills or [""]
-    )
+    known = {each.__name__: each for each in (everything, killed, stages, met_again)}
+    told = known[name](Path(out), *kills or [""])
     if distributed.rank() == 0:
         Path(out).write_text(json.dumps(told))
     distributed.stop()

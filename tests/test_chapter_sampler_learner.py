@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from labs import real_sampler
 from labs import sampler_learner as lab
 from lib.advantages import group_centred
 from lib.logps import action_logps
@@ -249,6 +250,17 @@ def test_a_gradient_read_in_parts_is_the_gradient_of_all():
         lab.gradient_of(FIRST, concat(mine, mine), spread, group=4, rows=5)
 
 
+def test_groups_without_credit_are_not_read_and_nothing_at_all_is_a_slope_of_0():
+    mine, _ = drawn_words(FIRST, "no credit", count=8)
+    none = torch.zeros(mine.mask.shape, dtype=torch.float64)
+    assert not lab.gradient_of(FIRST, mine, none, group=4, rows=4).any()
+    some = none.clone()
+    some[2] = 1  # one row of the first group alone
+    want = lab.gradient_of(FIRST, mine, some, group=1, rows=8)
+    close(lab.gradient_of(FIRST, mine, some, group=4, rows=4), want)
+    assert want.any()
+
+
 def test_a_part_of_the_weights_that_the_answers_do_not_touch_gets_no_slope():
     class Two(torch.nn.Module):
         def __init__(self):
@@ -263,3 +275,33 @@ def test_a_part_of_the_weights_that_the_answers_do_not_touch_gets_no_slope():
     found = lab.gradient_of(Two(), mine, spread)
     close(found[:-2], lab.gradient_of(FIRST, mine, spread))
     assert not found[-2:].any()
+
+
+# ------------------------------------------------------------- at 135 million weights
+
+
+def cosines(pair):
+    """(uncorrected, token TIS, sequence TIS) of each seed of the record."""
+    names = [f"cos {name}" for name in lab.CORRECTIONS]
+    found = real_sampler.RECORD.read()["runs"][pair].values()
+    return [tuple(run[name] for name in names) for run in found]
+
+
+def test_rounding_the_sampler_of_a_real_model_changes_nothing_that_a_weight_repairs():
+    found = cosines("bfloat16")
+    assert len(found) == 3
+    for plain, *corrected in found:
+        assert plain > 0.9 and all(abs(plain - x) < 0.02 for x in corrected)
+
+
+def test_four_updates_of_a_real_model_turn_the_gradient_and_both_caps_bring_it_back():
+    found = cosines("4 updates old")
+    assert len(found) == 3
+    for plain, *corrected in found:
+        assert plain < 0.6 < min(corrected) and min(corrected) > plain + 0.15
+
+
+def test_one_update_of_a_real_model_decides_nothing_between_weights_and_none():
+    for place in (1, 2):
+        better = [run[place] > run[0] for run in cosines("1 update old")]
+        assert sum(better) == 2

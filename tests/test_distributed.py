@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -18,18 +19,27 @@ CLOSE = {"float32": 1e-6, "float64": 1e-12}
 WAYS = ("all-reduce", "DDP", "FSDP2")
 
 
-def torchrun(*arguments, seconds=240):
-    """Its exit status and what it said; nothing of it is left after so many seconds."""
-    command = [sys.executable, "-m", "torch.distributed.run", *RANKS, *arguments]
+def begun(*arguments):
+    """A torchrun that has begun."""
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     threads = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, cwd=ROOT, env=threads, **told)
+    return subprocess.Popen(command, cwd=ROOT, env=threads, **told)
+
+
+def ended(run, seconds=240):
+    """Its exit status and what it said; nothing of it is left after so many seconds."""
     try:
         said, _ = run.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         run.send_signal(signal.SIGTERM)  # torchrun then ends its processes
         said, _ = run.communicate()
     return run.returncode, said
+
+
+def torchrun(*arguments, seconds=240):
+    """Both, with two ranks on this computer."""
+    return ended(begun(*RANKS, *arguments), seconds)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +81,44 @@ def test_fit_ends_with_the_weights_of_one_process(measured):
 def test_reinforcement_learning_ends_with_the_weights_of_one_process(measured, name):
     found = measured["rl"][name]
     assert found["weights"] < 1e-12 < 1e-3 < found["moved"]
+    assert found["in pieces"] < 1e-12  # of a policy, and a critic, that are sharded
+    assert found["sharded"] == [True] * (2 if name == "PPO" else 1)
     assert found["rewards equal"] and found["answers equal"]
     one, other = found["steps"]
     assert one != other  # and nobody waited for ever
+
+
+def test_ranks_of_two_computers_meet_again_though_one_torchrun_alone_counts(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out = tmp_path / "met.json"
+    asked = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+    asked += ["--monitor-interval=0.1", "--rdzv-backend=c10d", "--rdzv-id=met"]
+    asked += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
+    both = [begun(*asked, "tests/processes.py", "met_again", str(out)) for _ in "ab"]
+    for status, said in map(ended, both):
+        assert status == 0, said
+    found = json.loads(out.read_text())
+    assert found["sum"] == 3 and found["restarted"] == [True, True]
+    assert sorted(found["counts"]) == ["0", "1"]  # at once: the one death, and no other
+
+
+def test_a_rank_may_read_a_sharded_model_more_often_than_another(measured):
+    assert measured["unevenly"] < 1e-12
 
 
 def test_a_sharded_model_goes_on_from_its_checkpoint_bit_for_bit(measured):
     found = measured["pieces"]
     assert found["equal"] and found["about"] == {"done": 2}
     assert found["here"] < 0.6 * found["all"]
+
+
+def test_one_process_has_nobody_to_share_weights_with(refuses):
+    with refuses(
+        "model: got one process, wanted more, started by torchrun: see `start`"
+    ):
+        distributed.shard(torch.nn.Linear(2, 2))
 
 
 def test_what_cannot_be_shared_is_refused_by_name(measured):

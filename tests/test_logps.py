@@ -301,6 +301,13 @@ def test_a_mask_with_a_hole_is_refused(refuses):
             action_logps(model(), replace(rollout, mask=mask), group=2)
 
 
+def test_a_row_by_itself_may_hold_several_answers():
+    rollout = written((FIRST, [5, 6, 2]), (SECOND, [2, 2, 4, 6]))
+    for hole in ((0, 4), (1, 5)):
+        rollout.mask[hole] = False
+    the_same(model(), rollout, group=1)
+
+
 def test_a_temperature_of_zero_is_refused(refuses):
     with refuses("temperature: got 0, wanted a number above 0"):
         action_logps(model(), TWO, temperature=0)

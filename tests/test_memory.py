@@ -13,9 +13,11 @@ from lib.memory import (
     Method,
     activations,
     fits,
+    kept,
     kv_cache,
     lora_parameters,
     parameters,
+    tables,
     training,
 )
 from lib.models.lora import add_lora
@@ -79,20 +81,52 @@ def test_lora_keeps_moments_for_the_thin_matrices_alone():
     assert found.weights == 2 * parameters(LLAMA, tied=False) + 6 * thin
 
 
-def test_four_bits_are_about_half_a_byte():
+def test_four_bits_are_about_half_a_byte_and_tables_of_tokens_have_sixteen():
     four, wide = (
         training(LLAMA, METHODS[name], rows=1, tokens=1)
         for name in ("LoRA on 4 bits", "LoRA")
     )
-    thin = 6 * lora_parameters(LLAMA, 8)
+    words = 2 * tables(LLAMA)
+    thin = 6 * lora_parameters(LLAMA, 8) + words
     ratio = (four.weights - thin) / (wide.weights - thin)
-    assert ratio == pytest.approx(4.127 / 16)
+    assert ratio == pytest.approx(4.127 / 16) and words == 2 * 128_256 * 4_096
 
 
-def test_activations_are_the_papers_34_bytes_in_16_bits():
-    assert activations(LLAMA, 2, 100) == 34 * 2 * 100 * 4096 * 32
-    again = activations(LLAMA, 2, 100, again=True)
-    assert again == 2 * 2 * 100 * 4096 * 32 + 34 * 2 * 100 * 4096
+def held(config, rows, tokens, seeded):
+    """Bytes that automatic differentiation keeps of a reading, beside the weights."""
+    model = Transformer(config, generator=seeded(0))
+    own = (*model.parameters(), *model.buffers())
+    own = {x.untyped_storage().data_ptr() for x in own}
+    found, alive = {}, []
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own and x.shape[0] in (rows, rows * tokens):
+            found[storage.data_ptr()] = storage.nbytes()
+        alive.append(x)  # so that no address is given twice
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        model.hidden(torch.ones(rows, tokens, dtype=torch.long))
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("config", [TINY, EVEN])
+def test_activations_are_what_automatic_differentiation_keeps_of_a_block(
+    config, seeded
+):
+    one, other = (dataclasses.replace(config, layers=n) for n in (1, 4))
+    more = held(other, 3, 20, seeded) - held(one, 3, 20, seeded)
+    assert more == activations(config, 3, 20, number=4) / config.layers * 3
+
+
+def test_read_again_only_what_enters_a_block_is_kept_and_one_block():
+    whole, again = activations(LLAMA, 2, 100), activations(LLAMA, 2, 100, again=True)
+    assert again == 2 * 2 * 100 * 4096 * 31 + whole / 32
+
+
+def test_a_block_keeps_somewhat_more_than_the_papers_seventeen_widths():
+    assert 17 < kept(SMOL) / SMOL.width < 21 and kept(LLAMA) / LLAMA.width < 24
 
 
 def test_the_cache_is_that_of_the_model(seeded):
@@ -128,6 +162,10 @@ def test_a_frozen_model_is_read_and_a_critic_is_learnt():
     plain = training(SMOL, METHODS["mixed"], **settings)
     frozen = training(SMOL, METHODS["mixed"], frozen=2, **settings)
     assert frozen.copies == 2 * 2 * parameters(SMOL)
+    four = training(SMOL, METHODS["LoRA on 4 bits"], frozen=2, **settings)
+    own = training(SMOL, METHODS["LoRA on 4 bits"], **settings)
+    thin = 6 * lora_parameters(SMOL, 8)  # which a model that is only read has not
+    assert four.copies == pytest.approx(2 * (own.weights - thin))
     critic = training(SMOL, METHODS["mixed"], critics=1, **settings)
     assert critic.copies == 16 * parameters(SMOL)
     assert plain.copies == 0

@@ -204,6 +204,13 @@ def test_a_run_in_a_folder_ends_with_the_same_weights_and_resumes_for_free(tmp_p
     assert not list((tmp_path / "stages").glob("*.part"))
 
 
+def test_a_run_that_torchrun_starts_anew_goes_on_unasked(tmp_path, monkeypatch):
+    engine.run(TWO, scale=0.01, out=tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = engine.run(TWO, scale=0.01, out=tmp_path)
+    assert [r.resumed for r in again.results] == [False, True, True]
+
+
 def test_a_changed_recipe_is_run_from_its_first_other_stage_on():
     before = engine.run(TWO, scale=0.01)
     begun = []

@@ -365,10 +365,28 @@ def test_a_record_whose_figures_today_s_code_does_not_find_stays_stale(book):
     change(book / "lib/deep/far.py", "7.0", "7.1")
     refused = command(book, "--recheck", "77_toy")
     assert refused.returncode == 1 and place.read_bytes() == before
-    said = "today's code finds other figures for 'near', seed 0; make it anew"
-    assert refused.stderr.splitlines()[-1].endswith(said)
+    said = refused.stderr.splitlines()[-1]
+    kernels = json.loads(before)["kernel"]
+    assert "today's code finds other figures for 'near', seed 0" in said
+    assert f"(made with {kernels} kernels, here {kernels})" in said
     unknown = command(book, "--recheck", "77_toy", "--run", "nigh")
     assert unknown.returncode != 0 and "one of 'near', 'far'" in unknown.stderr
+
+
+def test_what_a_run_cost_may_differ_when_it_is_run_again(tmp_path):
+    spent, lab = iter((1.0, 2.0, 3.0)), str(ROOT / "labs" / "packing.py")
+
+    def run(settings, seed):
+        said = {"cpu_minutes": next(spent), "peak_gb": 4.0}
+        return {"exams": [{"right": settings, **said}]}
+
+    toy = Record("toy", run, {"one": 0.5}, lab, [0], folder=tmp_path)
+    toy.make()
+    toy.recheck()
+    assert toy.read()["runs"]["one"]["0"]["exams"][0]["cpu_minutes"] == 1.0
+    other = Record("toy", run, {"one": 0.6}, lab, [0], folder=tmp_path)
+    with pytest.raises(OtherRun, match="other figures for 'one', seed 0"):
+        other.recheck()
 
 
 def test_the_command_says_in_one_line_that_it_does_not_resume_other_code(book):

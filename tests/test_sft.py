@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from lib import evaluate, sft, train, villagers
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.rollout import of_tokens
 from lib.sft import sft_loss, shuffled, written
 from lib.train import fit
 from lib.villagers import demonstrations, instructed_model
@@ -87,6 +88,21 @@ def test_the_loss_is_the_mean_over_the_tokens_of_answers_only():
     loss, metrics = sft_loss(model, shown)
     assert_close(loss, -logps[shown.mask].mean(), rtol=0, atol=1e-12)
     assert metrics["perplexity"] == pytest.approx(loss.exp().item())
+
+
+def test_a_row_without_an_answer_has_no_part_in_the_loss():
+    shown = of_tokens([[1, 3], [1, 4]], [[5, 2], []], end=2, pad=0)
+    assert shown.mask.any(1).tolist() == [True, False]
+    loss, _ = sft_loss(tiny(), shown)
+    assert loss == sft_loss(tiny(), shown.rows(torch.tensor([0])))[0]
+
+
+def test_tokens_without_a_prompt_are_refused(refuses):
+    wanted = "at least one, of at least one token each"
+    with refuses(f"prompts: got an empty one, wanted {wanted}"):
+        of_tokens([[1], []], [[2], [2]], end=2, pad=0)
+    with refuses(f"prompts: got none, wanted {wanted}"):
+        of_tokens([], [], end=2, pad=0)
 
 
 def test_demonstrations_show_every_skill_equally_and_half_of_the_sums_worked():

@@ -13,7 +13,7 @@ from lib.losses.policy_gradient import ppo_clip, reinforce
 from lib.models.mlp import MLP
 from lib.ops import token_logps
 from lib.rollout import Batch
-from lib.train import fit, minibatches
+from lib.train import _mean, fit, minibatches
 from lib.worlds import cartpole
 from lib.worlds.environment import play
 
@@ -281,6 +281,11 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(loss, over, most):
         assert (grads - found[0][0]).norm() < 1e-12 * found[0][0].norm()
         assert loss_of_parts == pytest.approx(found[0][1], rel=1e-12)
         assert norm == pytest.approx(found[0][2], rel=1e-12)
+
+
+def test_a_part_of_nothing_says_nothing():
+    told = [(2, {"x": 1 / 3}), (0, {"x": math.nan, "only here": 1.0})]
+    assert _mean(told) == {"x": 1 / 3}
 
 
 def test_groups_stay_whole_in_parts():

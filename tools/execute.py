@@ -30,9 +30,7 @@ from tools import keep, notebooks
 
 AT_ONCE = 2
 SECONDS_PER_CELL = 400
-THREADS = os.environ.get(
-    "RLHF_EXECUTED_THREADS", "1"
-)  # 2: does it hold on two as well?
+THREADS = os.environ.get("RLHF_EXECUTED_THREADS", "1")  # 2: does it hold on two, too?
 ENVIRONMENT = {  # what a kernel sees here, under nbval and in CI alike
     "OMP_NUM_THREADS": THREADS,
     "MKL_NUM_THREADS": THREADS,

@@ -20,11 +20,8 @@ PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 def missing(file: str) -> list[str]:
     """What a requirements file pins and this Python lacks or has in another version."""
     text = (notebooks.ROOT / file).read_text(encoding="utf-8")
-    return [
-        f"{name}=={wanted}"
-        for name, wanted in PIN.findall(text)
-        if _has(name) != wanted
-    ]
+    pins = PIN.findall(text)
+    return [f"{name}=={wanted}" for name, wanted in pins if _has(name) != wanted]
 
 
 def need(file: str, *options: str) -> None:

@@ -25,30 +25,9 @@ from tools import notebooks
 
 NAME = "rlhf-executed.pdf"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-STYLE = """
-.pdf-title { break-after: page; padding-top: 60mm; text-align: center; }
-.pdf-title .pdf-name { font-size: 40px; font-weight: 600; margin-bottom: 8mm; }
-.pdf-title p { margin: 4mm auto; max-width: 120mm; }
-.pdf-contents { break-after: page; font-size: 12px; line-height: 1.45; }
-.pdf-contents .pdf-name { font-size: 26px; font-weight: 600; }
-.pdf-contents p { break-after: avoid; font-weight: 600; margin: 3mm 0 0.5mm; }
-.pdf-contents a { color: inherit; display: flex; gap: 2mm; text-decoration: none; }
-.pdf-contents a::after { content: attr(data-page); order: 3; }
-.pdf-contents a i { border-bottom: 1px dotted #999; flex: 1; margin-bottom: 1mm; }
-@page {
-  @bottom-center { content: counter(page); font: 10px sans-serif; }
-}
-@page :first { @bottom-center { content: none; } }
-"""
+FLAGS = ["--no-sandbox", "--no-first-run"]
+FLAGS += [f"--disable-{x}" for x in ("gpu", "quic", "component-update", "sync")]
+FLAGS += ["--disable-background-networking"]
 MATHS = """() => window.MathJax && MathJax.startup
   ? MathJax.startup.promise.then(() => true) : true"""
 IMAGES = """() => Promise.all([...document.images].map(i => i.complete || new Promise(
@@ -97,11 +76,9 @@ def article(site: Path, page: str, pages: set[str], address: str) -> Tag:
     for gone in found.select("script, noscript, .headerlink"):
         gone.decompose()
     for tag in found.find_all(id=True):
-        if not tag.find_parent(["svg", "figure"]) and not tag.find(
-            "svg", recursive=False
-        ):
-            if not (tag.name == "figure" and tag["id"].startswith("drag-")):
-                tag["id"] = f"{slug(page)}--{tag['id']}"
+        drawn = tag.find_parent(["svg", "figure"]) or tag.find("svg", recursive=False)
+        if not drawn and not (tag.name == "figure" and tag["id"].startswith("drag-")):
+            tag["id"] = f"{slug(page)}--{tag['id']}"
     for link in found.find_all("a", href=True):
         link["href"] = _target(link["href"], file, site, page, pages, address)
     for image in found.find_all("img", src=True):
@@ -156,6 +133,7 @@ def title_page(root: Path, address: str) -> str:
 def joined(site: Path, root: Path) -> str:
     """The whole book as one HTML document."""
     address, parts = notebooks.book_address(root), contents(root)
+    style = (root / "book" / "_static" / "pdf.css").read_text(encoding="utf-8")
     pages = {page for _, listed in parts for page in listed}
     texts, lists, rules = [], [], []
     for caption, listed in parts:
@@ -173,7 +151,7 @@ def joined(site: Path, root: Path) -> str:
             )
     return (
         f'<!DOCTYPE html>\n<html lang="en" data-theme="light"><head>{_head(site, parts)}'
-        f"<style>{STYLE}{''.join(rules)}</style></head><body>{title_page(root, address)}"
+        f"<style>{style}{''.join(rules)}</style></head><body>{title_page(root, address)}"
         f'<div class="pdf-contents"><div class="pdf-name">Contents</div>{"".join(lists)}'
         f'</div><main class="bd-main"><div class="bd-content"><div '
         f'class="bd-article-container">{"".join(texts)}</div></div></main></body></html>'
@@ -229,8 +207,8 @@ def printed(path: str, page: Path, to: Path) -> None:
     """Print a joined book twice: the first time tells the contents its page numbers."""
     from playwright.sync_api import sync_playwright
 
-    settings = {"prefer_css_page_size": True, "outline": True, "tagged": True}
-    settings |= {"print_background": True, "path": str(to)}
+    asked = ("prefer_css_page_size", "outline", "tagged", "print_background")
+    settings = {**dict.fromkeys(asked, True), "path": str(to)}
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})

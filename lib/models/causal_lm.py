@@ -91,13 +91,8 @@ class CausalLM(nn.Module):
         prompts (P, n) are padded on the right, `lengths` (P,) say from where. Each
         begins `group` rows side by side, with `room` for that many tokens. No gradient.
         """
-        require.count("room", room)
-        require.count("group", group)
+        require.prompts(prompts, lengths, room=room, group=group)
         self._check(prompts, room)
-        require.tensor("lengths", lengths, prompts.shape[:1])
-        require.integers("lengths", lengths, prompts.shape[1] + 1)
-        if (lengths == 0).any():
-            require.refuse("lengths", 0, "at least one token in every prompt")
         n = prompts.shape[1]
         at = torch.arange(n + room, device=prompts.device) - n
         places = at + lengths.unsqueeze(1)  # (P, n + room), below 0 for padding

@@ -1,7 +1,7 @@
 """LoRA: a model learns through two thin matrices beside each of its wide ones.
 
 W x becomes W x + (alpha / rank) · B A x with A (rank, in), B (out, rank); W stays as it
-is, and B is 0 at first, so that nothing has changed yet (Hu et al. 2021, Section 4.1).
+is, and B is 0 at first, so that nothing has changed yet (Hu et al. 2022, Section 4.1).
 """
 
 import torch

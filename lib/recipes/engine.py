@@ -83,11 +83,12 @@ def run(
 
     With several processes (`lib.distributed`) rank 0 keeps the folder, which all must
     see, and measures; they train together, and end with the weights of one process but
-    for rounding.
+    for rounding. Those that torchrun has started anew go on, asked to or not.
     """
     require.count("seed", seed, least=0)
     for stage in recipe.stages:
         stage.amount(scale)
+    resume = distributed.restarted() or resume  # all ranks ask
     with contextlib.ExitStack() as held:
         folder = None if out is None else Folder(Path(out))
         if folder is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout  # torch brings it along
 
-from lib import distributed, require
+from lib import require
 from lib.checkpoint import CheckpointError, write_text
 from lib.digest import sources
 from lib.recipes.stages import Recipe, Stage
@@ -52,12 +52,8 @@ class Folder:
             yield
 
     def open(self, manifest: dict[str, Any], *, resume: bool) -> None:
-        """Begin a run here, or make sure that the one that is here is this one.
-
-        Processes that torchrun has started anew go on, asked to or not.
-        """
+        """Begin a run here, or make sure that the one that is here is this one."""
         place = self.path / "run.json"
-        resume = resume or distributed.restarted()
         if not place.exists():
             write_text(place, json.dumps(manifest, indent=1) + "\n")
             return

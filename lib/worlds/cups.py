@@ -27,7 +27,7 @@ DIALECTS = {"hill": HILL, "lake": LAKE}  # how each says 1 … 5
 Dialect = Literal["hill", "lake"]
 Places = tuple[int, int]  # the cups of the red and of the blue pea
 
-_CUP = {word: cup for words in DIALECTS.values() for cup, word in enumerate(words, 1)}
+CUP_OF = {word: cup for words in DIALECTS.values() for cup, word in enumerate(words, 1)}
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ def faithful(task: Task, text: str) -> bool:
     wanted: list[int | str] = [*game.start]
     for animal, swap, places in zip(ANIMALS, game.swaps, game.states()):
         wanted += [animal, swap, *places]
-    return [_CUP.get(word, word) for word in thinking.split()] == wanted
+    return [CUP_OF.get(word, word) for word in thinking.split()] == wanted
 
 
 def dialects(text: str) -> dict[str, float]:
     """The share of number words of each dialect in a text, 0 if it has none."""
-    said = [word for word in re.findall(r"[a-z]+", text) if word in _CUP]
+    said = [word for word in re.findall(r"[a-z]+", text) if word in CUP_OF]
     return {
         name: sum(word in words for word in said) / max(len(said), 1)
         for name, words in DIALECTS.items()

@@ -23,6 +23,7 @@ from lib.models.causal_lm import CausalLM
 from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
 from lib.preference_data import PreferencePairs
 from lib.rewards import of_text
+from lib.rollout import of_tokens
 from lib.sft import sft_loss, written
 from lib.worlds.language import TOKENIZER
 from lib.worlds.tasks import tasks
@@ -145,7 +146,7 @@ def update(step, tmp_path):
         )
         asked, answers, order = questions_and_answers(noted["inputs"])
         assert len({len(answer) for answer in answers}) > 1  # or all means are the same
-        rollout = handover.read(asked, answers, end=TOKENIZER.end, pad=TOKENIZER.pad)
+        rollout = of_tokens(asked, answers, end=TOKENIZER.end, pad=TOKENIZER.pad)
         rewards = reward(TASKS, rollout).reshape(ASKED, GROUP)
         scored = {"temperature": config.temperature, "group": GROUP}
         with torch.no_grad():
