@@ -456,12 +456,15 @@ def killed(out, kills):
 
 def met_again(out, kills):
     """Rank 1 dies while rank 0 is busy; then both meet, and add their numbers up."""
-    died = out.with_suffix(".died")
+    busy, died = out.with_suffix(".busy"), out.with_suffix(".died")
     if not died.exists():
-        if distributed.rank() == 1:
-            died.write_text("")
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)  # torchrun ends this when the other has begun again
+        if distributed.rank() == 0:
+            busy.write_text("")
+            time.sleep(240)  # torchrun ends this when the other has begun again
+        while not busy.exists():  # or rank 0 would meet a dead one, and die of it
+            time.sleep(0.02)
+        died.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
     return {
         "sum": distributed.total(distributed.rank() + 1),
         "restarted": distributed.gathered(distributed.restarted()),
