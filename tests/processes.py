@@ -383,6 +383,9 @@ def unevenly_read():
                 told.append(
                     (reader(rows.states) - whole(rows.states)).abs().max().item()
                 )
+        with torch.no_grad():
+            pieces(rows.states)  # which drops again what it has collected
+        assert all(map(distributed.is_sharded, pieces.parameters()))
         pieces.zero_grad()
         sft.sft_loss(pieces, rows)[0].backward()
         told.append(apart(grads(pieces), grads(whole)))
