@@ -1,10 +1,10 @@
-"""One update of SFT, DPO and GRPO, timed for models of several sizes.
+"""Chapter 14: one update of SFT, DPO and GRPO, timed for models of several sizes.
 
 Untrained models with the architecture of the book's, of about 20 thousand to 5 million
-weights. Every round (a seed of the record) times every model at every task once, so that
-a slow minute of the computer hurts all of them alike; seconds are CPU seconds of one
-thread. FLOPs are those of matrix products, counted by torch as they happen. About five
-minutes on one core.
+weights, in single precision. Every round (a seed of the record) times every model at
+every task once, so that a slow minute of the computer hurts all of them alike; seconds
+are CPU seconds of one thread. FLOPs are those of matrix products, counted by torch as
+they happen. About five minutes on one core, which should have nothing else to do.
 """
 
 import time
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from labs.deepseek_r1 import demonstrations
 from labs.record import Record
-from lib import sft, villagers
+from lib import sft
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import prompt_ids
 from lib.losses.preference import dpo
@@ -26,8 +27,9 @@ from lib.preference_data import PreferencePairs, frozen_logps, pair_logps
 from lib.rollout import Rollout
 from lib.sampling import complete
 from lib.train import fit
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.tasks import tasks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
+from lib.worlds.tasks import tasks
 
 SIZES = ((32, 1), (64, 2), (96, 3), (128, 4), (192, 5), (256, 8), (64, 16))
 CROWD = (1, 2, 4, 8, 16, 32, 64, 128)  # answers that are sampled side by side
@@ -44,15 +46,16 @@ def built(width: int, layers: int, seed: int = 0) -> Transformer:
     return Transformer(config, generator=torch.Generator().manual_seed(seed))
 
 
-def questions(count: int) -> list[list[int]]:
+def questions(count: int) -> list[Task]:
     """The same questions for every model."""
-    return [prompt_ids(task) for task in tasks("sum", count=count, seed=0)]
+    return tasks("facts", count=count, seed=0)
 
 
-def sampled(policy: Transformer, prompts: list[list[int]], group: int) -> Rollout:
+def sampled(policy: Transformer, asked: list[Task], group: int) -> Rollout:
     """Answers of LONG tokens (an untrained model hardly ever ends one)."""
     draw = torch.Generator().manual_seed(0)
     room = {"end": TOKENIZER.end, "max_tokens": LONG, "pad": TOKENIZER.pad}
+    prompts = [prompt_ids(task) for task in asked]
     return complete(policy, prompts, group=group, generator=draw, **room)
 
 
@@ -68,12 +71,12 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    written = villagers.demonstrations(count=8, seed=0)
+    written = demonstrations(8, seed=0)  # of each of four skills
     shown = next(iter(sft.shuffled(written, epochs=1, batch=ROWS, seed=0)))
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)
-    couples = tasks("sum", count=ROWS, seed=0)
-    few, nobody = sampled(policy, questions(ROWS), 2), torch.zeros(ROWS)
+    couples, nobody = questions(ROWS), torch.zeros(ROWS)
+    few = sampled(policy, couples, 2)
     one, other = (few.rows(torch.arange(side, 2 * ROWS, 2)) for side in (0, 1))
     pairs = PreferencePairs(couples, one, other, nobody, nobody)
     draw = torch.Generator().manual_seed(0)

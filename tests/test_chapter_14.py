@@ -8,15 +8,27 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from labs import evolution_of_scale
+from labs import deepseek_r1, evolution_of_scale
 from labs.published import LECTURE, RECIPES, facts, find
 from lib.models.transformer import Config, Transformer
-from lib.recipes import deepseek_r1, instructgpt, tulu3
 from tools import notebooks
 
-RECORD = evolution_of_scale.RECORD.read()
+RUNS = evolution_of_scale.RECORD.read()["runs"]
 TASKS = ("SFT", "DPO", "GRPO, sampling", "GRPO, learning")
-GROWING = [m for name, m in RECORD["models"].items() if name != "64 x 16"]
+
+
+def merged(rounds):
+    """A model of the record, with the seconds of all its rounds."""
+    found = dict(rounds["0"])
+    for task in TASKS:
+        seconds = [each[task]["seconds"] for each in rounds.values()]
+        found[task] = {**rounds["0"][task], "seconds": seconds}
+    return found
+
+
+MODELS = {name: merged(rounds) for name, rounds in RUNS.items() if name != "crowd"}
+CROWD = [each["seconds"] for each in RUNS["crowd"].values()]
+GROWING = [model for name, model in MODELS.items() if name != "64 x 16"]
 DAY = 86_400e15
 PAGE = notebooks.read(notebooks.ROOT / "notebooks" / "14_evolution_of_scale.ipynb")
 PROSE = "\n".join(c.source for c in PAGE.cells if c.cell_type == "markdown")
@@ -79,13 +91,6 @@ def test_data_grew_to_tulu_and_not_from_there():
     assert 0.2 < pairs[1] / pairs[0] < 0.25
 
 
-def test_r1s_cold_start_is_smaller_than_instructgpts_demonstrations():
-    # "thousands": of which the recipe here makes 5,000
-    assert deepseek_r1.RECIPE.stage("cold").published < number(
-        "instructgpt", "sft", "size"
-    )
-
-
 def test_rl_answers_are_the_one_column_that_rises_and_only_with_tulus_70b_run():
     gpt = number("instructgpt", "ppo", "answers")
     r1 = sum(number("deepseek_r1", stage, "answers") for stage in ("zero", "r1"))
@@ -97,21 +102,18 @@ def test_rl_answers_are_the_one_column_that_rises_and_only_with_tulus_70b_run():
     assert (gpt, large, round(r1 / 1e6, 1)) == (256_000, 400_000, 6.2)
 
 
-def test_the_cold_start_lies_outside_the_two_powers_of_ten_of_the_printed_sizes():
+def test_printed_sizes_lie_within_two_powers_of_ten():
+    stages = {
+        "instructgpt": ("sft", "reward", "ppo"),
+        "tulu3": ("sft", "dpo", "rlvr"),
+        "deepseek_r1": ("zero", "cold", "reasoning", "sft", "reward", "r1"),
+    }
     sizes = [
-        find(recipe.name, stage.name, "size").number
-        for recipe in (instructgpt.RECIPE, tulu3.RECIPE, deepseek_r1.RECIPE)
-        for stage in recipe.stages
+        number(name, each, "size") for name, some in stages.items() for each in some
     ]
     printed = [size for size in sizes if not math.isnan(size)]
+    assert len(sizes) - len(printed) == 2
     assert max(printed) < 100 * min(printed)
-    assumed = deepseek_r1.RECIPE.stage("cold").published
-    assert round(max(printed) / assumed) == 188 and "188 times" in PROSE
-
-
-def test_the_recipes_here_have_three_three_and_six_stages():
-    modules = instructgpt, tulu3, deepseek_r1
-    assert [len(module.RECIPE.stages) for module in modules] == [3, 3, 6]
 
 
 # ----------------------------------------------------------------- what a token costs
@@ -139,11 +141,11 @@ def test_learning_through_frozen_weights_saves_a_third_and_not_two():
 
 
 def test_the_record_was_made_for_seven_models_from_20_thousand_to_5_million_weights():
-    weights = [model["weights"] for model in RECORD["models"].values()]
+    weights = [model["weights"] for model in MODELS.values()]
     assert len(weights) == 7
     assert min(weights) == pytest.approx(20_000, rel=0.05)
     assert max(weights) == pytest.approx(5_300_000, rel=0.05)
-    for model in RECORD["models"].values():
+    for model in MODELS.values():
         assert all(len(model[task]["seconds"]) == 5 for task in TASKS)
 
 
@@ -152,7 +154,7 @@ def test_the_record_was_made_for_seven_models_from_20_thousand_to_5_million_weig
     [("SFT", 6, 0.02), ("DPO", 8, 0.2), ("GRPO, learning", 8, 0.1)],
 )
 def test_counted_operations_are_those_of_the_rule(task, rule, spread):
-    for model in RECORD["models"].values():
+    for model in MODELS.values():
         each = model[task]["flops"] / model["weights"] / model[task]["tokens"]
         assert each == pytest.approx(rule, rel=spread)
 
@@ -189,13 +191,13 @@ def test_sampling_is_a_smaller_part_of_grpo_in_larger_models():
 
 def test_a_token_is_twenty_times_cheaper_in_company():
     alone, together = (
-        min(RECORD["crowd"]["seconds"][count]) / int(count) for count in ("1", "128")
+        min(each[count] for each in CROWD) / int(count) for count in ("1", "128")
     )
     assert 20 < alone / together < 25
 
 
 def test_deep_models_are_slower_than_wide_ones_of_the_same_weight():
-    deep, wide = (RECORD["models"][shape] for shape in ("64 x 16", "128 x 4"))
+    deep, wide = (MODELS[shape] for shape in ("64 x 16", "128 x 4"))
     assert deep["weights"] == pytest.approx(wide["weights"], rel=0.03)
     for task in TASKS:
         assert min(deep[task]["seconds"]) > 1.3 * min(wide[task]["seconds"])
@@ -243,26 +245,22 @@ def test_r1_zeros_gpus_were_less_busy_than_in_pretraining_at_any_length():
     assert most < 0.22 < before
 
 
-def test_the_page_runs_ours_at_a_hundredth():
-    assert instructgpt.RECIPE.stage("sft").amount(0.01) == 127
-    assert tulu3.RECIPE.stage("rlvr").amount(0.01) == 299
-    assert deepseek_r1.RECIPE.stage("zero").amount(0.01) // 32 == 104
-
-
 @pytest.mark.parametrize(
-    "chapter, recipe, stage, answers",
+    "record, stage, questions, answers",
     [
-        (11, "instructgpt", "ppo", 2_560),
-        (12, "tulu3", "rlvr", 20_480),
-        (13, "deepseek_r1", "zero", 53_248),
-        (13, "deepseek_r1", "r1", 8_704),
+        ("11_instructgpt", "ppo", 311, 2_560),
+        ("12_tulu3", "rlvr", 299, 20_480),
     ],
 )
-def test_answers_and_their_lengths_are_those_of_the_chapters_records(
-    chapter, recipe, stage, answers
+def test_answers_of_the_first_two_recipes_are_those_of_their_records(
+    record, stage, questions, answers
 ):
-    place = evolution_of_scale.RECORD.path.with_name(f"{chapter}_{recipe}.json")
+    place = evolution_of_scale.RECORD.path.with_name(f"{record}.json")
     results = json.loads(place.read_text("utf-8"))["runs"]["the recipe"]["0"]
     found = next(result for result in results if result["stage"] == stage)
-    assert found["answers"] == answers
-    assert 6 < np.mean(found["history"]["length"]) < 18
+    assert (found["amount"], found["answers"]) == (questions, answers)
+
+
+def test_answers_of_r1_are_those_of_its_settings():
+    assert 16 * 16 * deepseek_r1.REASONING == 6_144  # questions, answers to each
+    assert sum(deepseek_r1.MIX.values()) * 8 * deepseek_r1.EVERYTHING == 12_288

@@ -40,9 +40,9 @@ RIGHT_GPUS = {
 
 PREDICTION = """
 def prediction():
-    return {{"updates": {updates}, "repeat": {repeat}, "talk": {talk}}}
+    return {{"updates": {updates}, "shown": {shown}, "talk": {talk}, "strings": {strings}}}
 """
-SEEN = {"updates": "1", "repeat": "-1", "talk": "1"}
+SEEN = {"updates": "1", "shown": "-1", "talk": "1", "strings": "0"}
 
 WRONG = {
     "ex14_2": [
@@ -100,15 +100,15 @@ WRONG = {
     "ex14_5": [
         # all else is equal
         PREDICTION.format(**{**SEEN, "updates": "0"}),
-        # three demonstrations show how to repeat a word
-        PREDICTION.format(**{**SEEN, "repeat": "0"}),
+        # sixteen epochs are too few to learn anything by heart
+        PREDICTION.format(**{**SEEN, "shown": "0"}),
         # more data make everything less surprising
         PREDICTION.format(**{**SEEN, "talk": "-1"}),
         # talk is what the base model knows already
         PREDICTION.format(**{**SEEN, "talk": "0"}),
-        # more data do harm
-        PREDICTION.format(**{**SEEN, "repeat": "1"}),
+        # everything that is not shown suffers
+        PREDICTION.format(**{**SEEN, "strings": "1"}),
         # no prediction for talk
-        'def prediction():\n    return {"updates": 1, "repeat": -1}\n',
+        'def prediction():\n    return {"updates": 1, "shown": -1, "strings": 0}\n',
     ],
 }
