@@ -281,3 +281,66 @@ def test_the_judge_s_scores_have_mean_0_and_deviation_1_on_its_pairs(start, pair
     sides = [lab.score(judge, side) for side in (pairs.chosen, pairs.rejected)]
     said = torch.cat(sides)
     assert said.mean().abs() < 1e-9 and said.std().item() == pytest.approx(1)
+
+
+# ------------------------------------------------------------------------- the record
+
+RUNS = lab.RECORD.read()["runs"]
+
+
+def gold(run, *names):
+    """Gold of each request on each seed, (5, 200), or of a point on a road, (5, 1)."""
+    found = []
+    for each in RUNS[run].values():
+        for name in names:
+            each = each[name]
+        found.append(torch.tensor(each["gold"], dtype=torch.float64).reshape(-1))
+    return torch.stack(found)
+
+
+def above(first, second):
+    """Whether the bootstrap over seeds and requests keeps first - second above 0."""
+    gap, luck = first - second, torch.Generator().manual_seed(0)
+    seeds = torch.randint(len(gap), (2000, len(gap)), generator=luck)
+    asks = torch.randint(gap.shape[1], (2000, gap.shape[1]), generator=luck)
+    means = torch.stack([gap[s][:, a].mean() for s, a in zip(seeds, asks)])
+    return means.quantile(0.025).item() > 0
+
+
+def test_what_the_page_claims_of_five_seeds_the_record_shows():
+    start, after = gold("losses", "start"), gold("losses", "dpo")
+    assert above(after, start) and above(after, gold("losses", "ipo"))
+    assert all(above(gold("losses", n), start) for n in lab.KNOBS if n != "imitation")
+    assert above(start, gold("others", "people's", "dpo"))
+    clean, flipped = (
+        gold("others", "gold's labels", "dpo"),
+        gold("others", "flipped", "dpo"),
+    )
+    assert above(clean, flipped) and above(flipped, start)
+    assert above(flipped, gold("others", "flipped", "cdpo"))
+
+
+def test_what_the_page_calls_equal_the_record_does_not_tell_apart():
+    after = gold("losses", "dpo")
+    for other in (
+        *(gold("losses", n) for n in lab.KNOBS if n not in ("dpo", "ipo", "imitation")),
+        gold("others", "another base's", "dpo"),
+        gold("others", "flipped", "dpo"),
+    ):
+        assert not above(after, other) and not above(other, after)
+
+
+def test_a_smaller_beta_goes_further_on_every_seed():
+    for run in RUNS["frontier"].values():
+        far = [run["dpo"][f"{beta:g}"]["kl"] for beta in lab.BETAS]
+        assert far == sorted(far, reverse=True)
+
+
+def test_along_its_course_dpo_lowers_both_sides_and_raises_its_own_answers():
+    for run in RUNS["courses"].values():
+        for update in ("32", "64", "96"):
+            seen = run[update]
+            assert seen["rejected"] < seen["chosen"] < 0 < seen["own"]
+        assert run["96"]["false pets"] > run["0"]["false pets"]
+    fell = [run["96"]["gold"] < run["32"]["gold"] for run in RUNS["courses"].values()]
+    assert sum(fell) == 4
