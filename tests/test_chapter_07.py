@@ -25,7 +25,7 @@ DEFINES = ast.Import | ast.ImportFrom | ast.FunctionDef
 
 def built(*names: str) -> dict:
     """What these cells of the page import and define; what they run is left out."""
-    space = {"torch": torch, "TOKENIZER": TOKENIZER}
+    space = {"torch": torch, "TOKENIZER": TOKENIZER, "it": it}
     for name in names:
         source = next(each.source for each in PAGE.cells if each.id == name)
         kept = [node for node in ast.parse(source).body if isinstance(node, DEFINES)]
@@ -199,7 +199,7 @@ def test_with_the_end_hidden_the_loss_falls_and_the_model_does_not_learn_to_stop
     last = rows.mask & (rows.actions == TOKENIZER.end)
     for learn in ("as_written", "without_end"):
         model, losses = space["imitate"](
-            tiny(seed), shown, epochs=40, lr=0.02, learn=space[learn]
+            tiny(seed), shown, epochs=60, lr=0.02, learn=space[learn]
         )
         with torch.no_grad():
             logps = token_logps(model(rows.states), rows.actions)

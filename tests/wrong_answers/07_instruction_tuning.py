@@ -150,7 +150,7 @@ WRONG = {
             # over the limit on one seed, not in the mean
             {"allowed": "sum(worse for _, worse in each) / len(each) <= most"},
             {"order_of": "sorted(right, reverse=True)"},  # of equals the highest
-            {"otherwise": ""},  # raises where none is allowed
+            {"otherwise": "if right else max(found)"},  # one even if none is allowed
             {"pupil": "base"},  # each run goes on from the one before
             {"shown": "0"},  # every seed the same demonstrations
             {"order": "0"},
