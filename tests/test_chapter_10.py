@@ -231,3 +231,70 @@ def test_the_record_holds_every_arm_on_every_base():
 def test_both_learn_from_as_many_answers():
     answers = lab.ROUNDS * lab.GAMES * lab.GROUP
     assert answers == lab.UPDATES * lab.r1_zero.PROMPTS * lab.r1_zero.GROUP == 3072
+
+
+def test_rounds_make_the_habit_of_thinking_on_every_base_and_the_control_does_not():
+    assert looks("every right")[:, -1].min() > 0.95
+    assert looks("every right", "thinks")[:, 0].max() < 0.12
+    assert looks("every right", "thinks")[:, -1].min() > 0.98
+    assert looks("at random")[:, -1].max() < 0.3
+    first = [run["every right"]["kept"][0] for run in RUNS["games"].values()]
+    assert first == [run["at random"]["kept"][0] for run in RUNS["games"].values()]
+
+
+def test_at_the_best_of_the_sweep_rounds_and_reinforcement_learning_end_together():
+    swept = RUNS["sweep"][str(lab.SWEEP)]
+    for arm in ("every right", "RL"):
+        end = {float(lr): run[arm]["looks"][-1]["right"] for lr, run in swept.items()}
+        assert end[lab.LR] == max(end.values())
+    gap = looks("every right")[:, -1] - looks("RL")[:, -1]
+    assert gap.abs().max() < 0.05
+
+
+def test_who_gets_into_the_data_decides_what_is_learnt():
+    for run in RUNS["facts"].values():
+        before = torch.tensor(run["before"])
+        after = {
+            n: torch.tensor(run[n]["after"]) for n in ("one right", "any", "overall")
+        }
+        for some in (before <= 1, before >= 0):
+            one, any_, overall = (x[some].double().mean() for x in after.values())
+            assert one > any_ > overall
+        assert (
+            run["one right"]["covered"][-1] > 0.9 > 0.1 > run["overall"]["covered"][-1]
+        )
+        easy = before >= 8
+        assert after["overall"][easy].double().mean() < before[easy].double().mean()
+
+
+def talked(judge, what):
+    found = [run[judge][what] for run in RUNS["talk"].values()]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def test_the_better_judge_gains_more_on_every_base():
+    gains = {n: talked(n, "best of") for n in ("gold", "1,200", "300")}
+    gains = {n: x[:, -1] - x[:, 0] for n, x in gains.items()}
+    assert (gains["gold"] > gains["1,200"]).all()
+    assert (gains["1,200"] > gains["300"]).all()
+    sure = {n: talked(n, "accuracy").mean() for n in gains}
+    assert sure["gold"] > sure["1,200"] > sure["300"]
+
+
+def test_a_judge_is_pleased_with_its_rounds_whatever_gold_says():
+    for judge in ("1,200", "300"):
+        for rounds in (run[judge]["rounds"] for run in RUNS["talk"].values()):
+            assert rounds[-1]["judge"] > rounds[0]["judge"] + 0.3
+    gold = [[x["gold"] for x in r["300"]["rounds"]] for r in RUNS["talk"].values()]
+    gold = torch.tensor(gold, dtype=torch.float64)
+    assert gold[:, -1].mean() < gold[:, 0].mean()
+
+
+def test_imitation_keeps_a_part_of_the_gain_and_form_rather_than_facts():
+    for run in RUNS["talk"].values():
+        found = run["gold"]["imitated"]
+        one, most = (found[f"best of {n}, 200 requests"] for n in (1, 16))
+        new = [sum(x["new"]) / len(x["new"]) / 100 for x in (one, most)]
+        share = (new[1] - new[0]) / (most["data"] - one["data"])
+        assert 0.2 < share < 0.7
+        assert most["practised"] > new[1]
