@@ -33,7 +33,7 @@ def loudness(J, n):
 
 RUNS = "{n: [run(n, seed) for seed in range(3)] for n in (4, 16)}"
 EXPERIMENT = """
-run = lambda group, seed: (384 // group - 5 - seed, (30 + group + seed) / 240)
+run = lambda group, seed: (384 // group - 5 - seed, 3, (30 + group + seed) / 240)
 
 def expected_kept(J, games, group):
     return {kept}
@@ -161,7 +161,7 @@ WRONG = {
         experiment(runs="{n: [run(n, 0) for seed in range(3)] for n in (4, 16)}"),
         experiment(runs="{n: [run(16, seed) for seed in range(3)] for n in (4, 16)}"),
         experiment(
-            runs="{n: [(5, 0.1 + seed / 7) for seed in range(3)] for n in (4, 16)}"
+            runs="{n: [(5, 3, 0.1 + seed / 7) for seed in range(3)] for n in (4, 16)}"
         ),
         # the other way round; not paired; a sum
         experiment(gaps="[b - a for a, b in zip(one, other)]"),
