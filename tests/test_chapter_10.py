@@ -296,5 +296,5 @@ def test_imitation_keeps_a_part_of_the_gain_and_form_rather_than_facts():
         one, most = (found[f"best of {n}, 200 requests"] for n in (1, 16))
         new = [sum(x["new"]) / len(x["new"]) / 100 for x in (one, most)]
         share = (new[1] - new[0]) / (most["data"] - one["data"])
-        assert 0.2 < share < 0.7
+        assert 0.1 < share < 0.6  # of the gain of best-of-16
         assert most["practised"] > new[1]
