@@ -1,10 +1,7 @@
 """Chapter 10: rounds of rejection sampling by verifiers and by reward models.
 
-On the shell game: four ways to select, the first base taught afresh, and reinforcement
-learning on as many answers, each at the best of a sweep. On facts: which questions get
-into the data. On open requests: best of n by judges of several educations, what
-imitation keeps of it, and rounds that believe a judge. Seed s is base model s, its
-tasks and its luck; the sweep is base model 0 with luck of its own.
+Games beside reinforcement learning, facts that are hard to get into the data, and open
+requests. Seed s is base model s, its tasks and luck; the sweep is base 0, other luck.
 """
 
 import copy
@@ -239,10 +236,7 @@ def heard(policy: nn.Module, asked: Sequence[Task]) -> tuple[Rollout, Tensor]:
 
 
 def imitation(model: nn.Module, judge: Reward, *, seed: int) -> dict[str, Any]:
-    """Gold's scores of the best of n by a judge, and of a model that imitated them.
-
-    On the requests that were practised, and on new ones.
-    """
+    """Gold's scores of the best of n by a judge, and of the model that imitated them."""
     asked, new = distinct("talk", REQUESTS, seed=seed), evaluate.exam("talk")
     rollout, gold = rejection.sample_and_score(
         model, rewards.gold, asked, seed=seed, config=TALK
