@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import kl_estimators
+from labs import kl_estimators, kl_estimators_runs
 from labs.kl_estimators import kl_slope, slope
 from lib.kl import exact_kl, k1, k2, k3, optimal_policy
 from lib.ops import sequence_logps, token_logps
@@ -192,3 +192,30 @@ def test_the_mean_s_optimum_is_stationary_for_the_mean_and_the_sum_s_for_the_sum
         close(slope(paid, law), torch.zeros_like(law))
     assert expected(count, mean) > expected(count, best) + 0.2
     assert slope(good - beta * (mean - ref), mean).abs().max() > 1e-3
+
+
+# ---------------------------------------------------------------- the record's uses
+
+
+def test_a_token_is_charged_for_itself_and_all_that_follow_less_the_batch_s_mean():
+    logps = f64([-1.0, -2.0, -3.0], [-2.0, -1.0, 0.0]).requires_grad_()
+    ref = f64([-2.0, -2.0, -1.0], [-1.0, -3.0, 0.0])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    got = kl_estimators_runs.to_go(logps, ref, mask)
+    charged = f64([-1.0, -2.0, -2.0], [1.0, 2.0, 0.0])  # of d = (1, 0, -2) and (-1, 2)
+    less = f64([-1.0, -2.0, 0.0], [1.0, 2.0, 0.0])
+    close(got, less * logps)
+    (slopes,) = torch.autograd.grad(got.sum(), logps)
+    close(slopes, less)
+    assert not torch.equal(charged, less)
+
+
+def test_every_use_ran_at_its_best_rate_and_the_sweep_has_luck_of_its_own():
+    runs, rates = kl_estimators_runs.RECORD.read()["runs"], kl_estimators_runs.RATES
+    for use, lr in kl_estimators_runs.LR.items():
+        swept = {
+            rate: runs[f"sweep: {use}, {rate:g}"]["0"]["after"] for rate in rates
+        }
+        assert min(swept, key=swept.get) == lr
+        assert kl_estimators_runs.RUNS[use] == {"use": use, "lr": lr}
+    assert all(each["luck"] == "sweep" for each in kl_estimators_runs.SWEEP.values())
