@@ -213,9 +213,7 @@ def test_a_token_is_charged_for_itself_and_all_that_follow_less_the_batch_s_mean
 def test_every_use_ran_at_its_best_rate_and_the_sweep_has_luck_of_its_own():
     runs, rates = kl_estimators_runs.RECORD.read()["runs"], kl_estimators_runs.RATES
     for use, lr in kl_estimators_runs.LR.items():
-        swept = {
-            rate: runs[f"sweep: {use}, {rate:g}"]["0"]["after"] for rate in rates
-        }
+        swept = {rate: runs[f"sweep: {use}, {rate:g}"]["0"]["after"] for rate in rates}
         assert min(swept, key=swept.get) == lr
         assert kl_estimators_runs.RUNS[use] == {"use": use, "lr": lr}
     assert all(each["luck"] == "sweep" for each in kl_estimators_runs.SWEEP.values())
