@@ -7,10 +7,9 @@ the answer sheet, lies in `lib.worlds.exact`; the roads are on the page.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib import require
-from lib.models.mlp import Tabular
 from lib.worlds import talk
 from lib.worlds.exact import Objective
 from lib.worlds.task import Task
@@ -65,9 +64,6 @@ def dozen() -> Answers:
     return Answers(texts, (ref / ref.sum()).log(), gold, rewards)
 
 
-fox = dozen  # its name in the exercises of chapter 9
-
-
 def beta_for(budget: float, objective: Objective) -> float:
     """The beta at which the best policy spends exactly this KL budget, in nats.
 
@@ -88,15 +84,3 @@ def beta_for(budget: float, objective: Objective) -> float:
         at = Objective(*tensors, beta)
         low, high = (beta, high) if at.kl(at.best_logps) > budget else (low, beta)
     return beta
-
-
-def tabular(logps: Tensor) -> Tabular:
-    """A policy over K answers that starts from these log-probabilities (K,)."""
-    policy = Tabular(1, len(logps))
-    policy.logits.data.copy_(logps)
-    return policy
-
-
-def answer_logps(policy: nn.Module) -> Tensor:
-    """log π(y) of all K answers to the one prompt, (K,), with its gradient."""
-    return policy(torch.zeros(1, 1, dtype=torch.long)).flatten().log_softmax(-1)

@@ -1,4 +1,4 @@
-"""The dozen answers, the beta of a budget, a policy that is a table."""
+"""The dozen answers, and the beta of a budget."""
 
 import math
 from dataclasses import FrozenInstanceError
@@ -97,16 +97,3 @@ def test_equal_rewards_buy_nothing(refuses):
     close(flat.best_logps, flat.ref_logps)
     with pytest.raises(ValueError, match="^budget: got 0.1, wanted less than"):
         objective.beta_for(0.1, flat)
-
-
-# ---------------------------------------------------------------- a table
-
-
-def test_a_table_says_what_it_was_given():
-    dozen = objective.dozen()
-    policy = objective.tabular(dozen.ref_logps)
-    assert policy.logits.shape == (1, len(dozen.ref_logps))  # one prompt
-    close(objective.answer_logps(policy).detach(), dozen.ref_logps)
-    uniform = objective.answer_logps(objective.tabular(f64(1, 1, 1, 1)))
-    close(uniform.detach().exp(), f64(0.25, 0.25, 0.25, 0.25))
-    assert objective.answer_logps(policy).requires_grad
