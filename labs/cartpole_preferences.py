@@ -26,6 +26,7 @@ from lib.worlds import cartpole
 from lib.worlds.environment import World, play
 
 LENGTH = 400  # steps: a film of eight seconds
+GRAIN = 2**-10  # of a reward model's weights
 CONTENT = 395  # steps upright in the mean film: the annotator asks for nothing more
 
 
@@ -149,12 +150,19 @@ def fit_reward_model(
     updates: int = 60,
     batch: int = 64,
 ) -> History:
-    """Fit the reward model to `updates` random minibatches of pairs; settle its zero."""
+    """Fit the reward model to `updates` random minibatches of pairs; settle its zero.
+
+    Its weights are rounded to GRAIN: their last digits differ between processors, and
+    round by round the difference would grow until it turns a push.
+    """
     require.count("updates", updates)
     sizes = [(batch,)] * updates
     draws = (torch.randint(len(pairs), size, generator=generator) for size in sizes)
     batches = (pairs[some] for some in draws)
     found = fit(reward, batches, preference_loss, lr=1e-2, weight_decay=1e-3)
+    with torch.no_grad():
+        for weight in reward.parameters():
+            weight.copy_((weight / GRAIN).round() * GRAIN)
     reward.settle(pairs)
     return found
 
