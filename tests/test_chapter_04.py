@@ -80,12 +80,18 @@ def test_in_the_clean_comparisons_truth_is_all_there_is():
         assert (one != other).sum() == 1
 
 
-def test_the_probe_finds_what_is_linear_in_the_last_hidden_state():
+def test_the_probe_is_where_its_loss_is_flat():
     base = pretrain.base_model(seed=0)
     pairs = runs.clean(60, seed=1)
+    apart = runs.last_hidden(base, pairs.chosen) - runs.last_hidden(
+        base, pairs.rejected
+    )
     judge = runs.probe(base, pairs)
-    right = judge(pairs.chosen) > judge(pairs.rejected)
-    assert right.double().mean() > 0.9, "64 weights fit 60 comparisons"
+    gap = judge(pairs.chosen) - judge(pairs.rejected)
+    weight = torch.linalg.lstsq(apart, gap.unsqueeze(1)).solution[:, 0].requires_grad_()
+    loss = bradley_terry(apart @ weight, 0 * gap)[0] + 1e-4 * weight.square().sum()
+    (slope,) = torch.autograd.grad(loss, weight)
+    assert slope.abs().max() < 1e-3 and gap.mean() > 0
 
 
 def test_the_likelihood_of_an_answer_is_that_of_its_tokens_alone():
