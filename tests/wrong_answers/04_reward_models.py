@@ -106,11 +106,7 @@ WRONG = {
         KNOWING.format(
             gap=GAP, chance=WHOLE.replace("gap / annotator.temperature", "gap")
         ),
-        # overflows
-        KNOWING.format(
-            gap=GAP,
-            chance="(1 - annotator.inattention)"
-            " / (1 + math.exp(-gap / annotator.temperature)) + annotator.inattention / 2",
-        ),
+        # half of the inattention is lost
+        KNOWING.format(gap=GAP, chance=f"(1 - annotator.inattention) * {LOOKING}"),
     ],
 }
