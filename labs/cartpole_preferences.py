@@ -5,7 +5,7 @@ to agree, the agent learns from the reward model, and new films are shown (Chris
 al. 2017). The agent and its loop are chapter 2's, unchanged: `judged` hands it a world
 whose rewards are the model's, and `Annotation` is a `watch`.
 
-Shapes: N pairs, F frames of a film, B batch.
+Shapes: N pairs of films, the preferred one first: (N, 2, F, 4), F frames; B batch.
 """
 
 from collections.abc import Callable
@@ -20,36 +20,14 @@ from lib import require
 from lib.losses.reward import Loss, bradley_terry
 from lib.models.mlp import MLP, ActorCritic
 from lib.rollout import Rollout
+from lib.seeds import generator as stream
 from lib.train import History, fit
 from lib.worlds import cartpole
 from lib.worlds.environment import World, play
 
 LENGTH = 400  # steps: a film of eight seconds
+GRAIN = 2**-10  # of a reward model's weights
 CONTENT = 395  # steps upright in the mean film: the annotator asks for nothing more
-
-
-@dataclass(frozen=True)
-class FilmPairs:
-    """Pairs of films, all equally long, the preferred one first."""
-
-    chosen: Tensor  # (N, F, 4)
-    rejected: Tensor  # (N, F, 4)
-
-    def __post_init__(self) -> None:
-        require.tensor("chosen", self.chosen)
-        require.tensor("rejected", self.rejected, self.chosen.shape)
-
-    def rows(self, index: Tensor) -> "FilmPairs":
-        """These pairs only (a minibatch)."""
-        return FilmPairs(self.chosen[index], self.rejected[index])
-
-    def __add__(self, more: "FilmPairs") -> "FilmPairs":
-        """These pairs and then those."""
-        chosen = torch.cat((self.chosen, more.chosen))
-        return FilmPairs(chosen, torch.cat((self.rejected, more.rejected)))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
 
 
 def film(
@@ -94,7 +72,7 @@ def prefer(
 
     `first`, `second`: true returns (steps upright). P(first) = σ(difference /
     `temperature`), Bradley–Terry; then, with probability `error`, the other button is
-    pressed. Equal returns are a coin flip.
+    pressed. Equal films are a coin flip.
     """
     require.tensor("first", first)
     require.tensor("second", second, first.shape)
@@ -105,13 +83,11 @@ def prefer(
     return torch.rand(p.shape, dtype=p.dtype, generator=generator) < p
 
 
-def pair(films: Tensor, prefers: Tensor) -> FilmPairs:
-    """Film k against film N + k, (2N, F, 4); `prefers` (N,): True where k won."""
+def pair(films: Tensor, prefers: Tensor) -> Tensor:
+    """Film k against film N + k: (2N, F, 4), (N,) bool, True where k won -> (N, 2, F, 4)."""
     require.tensor("prefers", prefers, (len(films) // 2,))
-    first, second = films.split(len(prefers))
-    won = prefers[:, None, None]
-    chosen, rejected = torch.where(won, first, second), torch.where(won, second, first)
-    return FilmPairs(chosen, rejected)
+    both = torch.stack(films.split(len(prefers)), 1)  # (N, 2, F, 4)
+    return torch.where(prefers[:, None, None, None], both, both.flip(1))
 
 
 class FilmRewardModel(nn.Module):
@@ -122,8 +98,7 @@ class FilmRewardModel(nn.Module):
 
     def __init__(self, generator: torch.Generator, *, hidden: int = 32) -> None:
         super().__init__()
-        sizes = (4, hidden, 1)
-        self.net = MLP(*sizes, generator=generator, units=cartpole.UNITS)
+        self.net = MLP(4, hidden, 1, generator=generator, units=cartpole.UNITS)
         self.register_buffer("zero", torch.zeros((), dtype=torch.float64))
         self.register_buffer("unit", torch.ones((), dtype=torch.float64))
 
@@ -137,23 +112,21 @@ class FilmRewardModel(nn.Module):
         return (self.raw(states) - self.zero) / self.unit
 
     @torch.no_grad()
-    def settle(self, pairs: FilmPairs) -> None:
-        """0 = the mean over fallen frames, 1 = the mean over upright ones.
+    def settle(self, frames: Tensor) -> None:
+        """0 = the mean over fallen frames, 1 = the mean over upright ones; (..., 4).
 
         Nothing follows a fall, which the agent's return counts as 0 for ever. So the
         model must call a fallen pole 0, else the agent is paid to fall or not to.
         """
-        frames = torch.cat((pairs.chosen, pairs.rejected))
         raw, down = self.raw(frames), fallen(frames)
         if down.any() and not down.all():
             self.zero.copy_(raw[down].mean())
             self.unit.copy_((raw[~down].mean() - self.zero).abs().clamp(min=1e-8))
 
 
-def preference_loss(model: FilmRewardModel, pairs: FilmPairs) -> Loss:
+def preference_loss(model: FilmRewardModel, pairs: Tensor) -> Loss:
     """A film's score is the sum of r over its frames; then Bradley–Terry."""
-    films = torch.cat((pairs.chosen, pairs.rejected))  # (2N, F, 4)
-    chosen, rejected = model.raw(films).sum(-1).chunk(2)  # (N,) each
+    chosen, rejected = model.raw(pairs).sum(-1).unbind(1)  # (N,) each
     return bradley_terry(chosen, rejected)
 
 
@@ -171,18 +144,25 @@ def judged(world: World, reward: Callable[[Tensor], Tensor]) -> World:
 
 def fit_reward_model(
     reward: FilmRewardModel,
-    pairs: FilmPairs,
+    pairs: Tensor,
     *,
     generator: torch.Generator,
     updates: int = 60,
     batch: int = 64,
 ) -> History:
-    """Fit the reward model to `updates` random minibatches of pairs; settle its zero."""
+    """Fit the reward model to `updates` random minibatches of pairs; settle its zero.
+
+    Its weights are rounded to GRAIN: their last digits differ between processors, and
+    round by round the difference would grow until it turns a push.
+    """
     require.count("updates", updates)
     sizes = [(batch,)] * updates
     draws = (torch.randint(len(pairs), size, generator=generator) for size in sizes)
-    batches = map(pairs.rows, draws)
+    batches = (pairs[some] for some in draws)
     found = fit(reward, batches, preference_loss, lr=1e-2, weight_decay=1e-3)
+    with torch.no_grad():
+        for weight in reward.parameters():
+            weight.copy_((weight / GRAIN).round() * GRAIN)
     reward.settle(pairs)
     return found
 
@@ -192,11 +172,8 @@ class Note:
     """One round of questions, as things were before the model learnt from it."""
 
     comparisons: int  # asked so far, these included
-    steps: int  # actions the agent had taken
     agreement: float  # share of the new answers that the old model predicted
-    ties: float  # share of pairs with equal returns: coin flips
     truth: float  # mean true return of the films
-    proxy: float  # mean sum of the old model's rewards over the same steps
 
 
 class Annotation:
@@ -217,42 +194,36 @@ class Annotation:
         comparisons: int = 750,
         rounds: int = 15,
         steps: int = 25_000,
-        updates: int = 60,
         answer: Callable[..., Tensor] = prefer,
     ) -> None:
         require.count("rounds", rounds)
         require.count("comparisons", comparisons, least=rounds)
         self.reward, self.world, self.draw = reward, world, generator
         self.comparisons, self.rounds, self.steps = comparisons, rounds, steps
-        self.updates, self.answer = updates, answer
-        self.pairs: FilmPairs | None = None
-        self.notes: list[Note] = []
+        self.answer, self.notes = answer, list[Note]()
+        self.pairs = torch.zeros(0, 2, 20, 4).double()  # none yet
 
     def __call__(self, model: nn.Module, taken: int, rollout: Rollout) -> bool:
         """Ask if it is time; True once the annotator is content."""
         due = 0.75 * self.steps * len(self.notes) / self.rounds
         if len(self.notes) == self.rounds or taken < due:
             return False
-        self.ask(model, taken)
+        self.ask(model)
         return self.notes[-1].truth >= CONTENT
 
-    def ask(self, policy: nn.Module, taken: int = 0) -> None:
+    def ask(self, policy: nn.Module) -> None:
         """Film what the policy does, ask, note what the model thought, learn."""
-        asked = len(self.pairs) if self.pairs else 0
+        asked = len(self.pairs)
         new = (self.comparisons - asked) // (self.rounds - len(self.notes))
         frames, returns = film(policy, self.world, batch=2 * new, generator=self.draw)
         first, second = returns.split(new)
         pairs = pair(frames, self.answer(first, second, generator=self.draw))
-        agreement = preference_loss(self.reward, pairs)[1]["accuracy"]
-        ties = (first == second).double().mean().item()
-        paid = self.reward(frames).masked_fill(fallen(frames), 0)  # (2N, F)
-        proxy = LENGTH * paid.mean().item()
+        with torch.no_grad():
+            _, told = preference_loss(self.reward, pairs)
         truth = returns.mean().item()
-        self.notes.append(Note(asked + new, taken, agreement, ties, truth, proxy))
-        self.pairs = self.pairs + pairs if self.pairs else pairs
-        fit_reward_model(
-            self.reward, self.pairs, generator=self.draw, updates=self.updates
-        )
+        self.notes.append(Note(asked + new, told["accuracy"], truth))
+        self.pairs = torch.cat([self.pairs, pairs])
+        fit_reward_model(self.reward, self.pairs, generator=self.draw)
 
 
 def from_preferences(
@@ -262,8 +233,7 @@ def from_preferences(
 
     `settings` are the settings of `Annotation`; the result holds its reward and its notes.
     """
-    world = cartpole.world()
-    draw = torch.Generator().manual_seed(10_000 + seed)
+    world, draw = cartpole.world(), stream("films", seed)
     reward = FilmRewardModel(draw)
     teacher = Annotation(reward, world, generator=draw, steps=steps, **settings)
     teacher.ask(agents.actor_critic(draw, gamma=0.99))

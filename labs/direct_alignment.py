@@ -1,289 +1,337 @@
-"""Chapter 9's sweeps on the village's language model.
+"""Chapter 9's runs: ten losses on the same pairs, what beta buys, whose answers, failures.
 
-Each loss on the same pairs, each price of a nat, whose answers are compared, how often
-the annotators err, and reinforcement learning on what a reward model made of the same
-pairs: about twenty minutes on one core.
+Every run starts from a base model of the valley, which answers open requests already, and
+reads PAIRS comparisons. Seed s stands for the base model, the pairs and their order.
 """
 
 import random
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
-from labs.record import of_sweeps
-from lib import direct, evaluate, on_policy, rewards, sft, villagers
+from labs.record import Record, call
+from lib import direct, evaluate, on_policy, pretrain, rewards, sft
 from lib.algorithms import ALGORITHMS
-from lib.evaluate import best_of
+from lib.direct import PreferenceObjective
 from lib.kl import best_of_n_kl_bound
-from lib.logps import action_logps, answer_logps
+from lib.logps import answer_logps
 from lib.losses import preference
 from lib.models.transformer import Transformer
-from lib.on_policy import RLConfig
-from lib.ops import sequence_logps
-from lib.preference_data import (
-    PreferencePairs,
-    annotated,
-    pair_logps,
-    sample_pairs,
-    unpaired,
-)
-from lib.reward_model import RewardModel, SurprisalRewardModel, fit_reward_model, score
-from lib.worlds import village
-from lib.worlds.village import taste
-from lib.worlds.village.taste import Annotators
+from lib.preference_data import PreferencePairs, pair_logps, unpaired
+from lib.reward_model import SurprisalRewardModel, fit_reward_model, score
+from lib.seeds import generator, seed_of
+from lib.worlds import talk, tasks
+from lib.worlds.annotators import PANEL, Annotators, believed
+from lib.worlds.people import person_in
+from lib.worlds.task import Task
 
-COUNT = 1024  # pairs
-LR = 1e-3
-BETA = 0.3
-BETAS = (0.1, 0.3, 1.0, 3.0)  # of DPO and of reinforcement learning
-UPDATES = 60  # of reinforcement learning, 16 requests × 4 answers each
-SIZES = (1, 2, 4, 8, 16, 32)  # best of so many
-FLIPPED = 0.3  # share of labels that are wrong
-KNOBS = {
-    **dict.fromkeys(("cdpo", "robust_dpo", "slic_hinge"), (0.3,)),
-    "ipo": (0.3, 1.0),
-    "kto": (0.3, 1.0),
-    **dict.fromkeys(("apo_zero", "apo_down"), (0.3,)),
-    "dpo per token": (3.0, 10.0),
-    "simpo": (2.0, 10.0),
-    "orpo": (0.3, 1.0),
-    "imitation": (0.0,),
-}  # the losses beside DPO, and beta (orpo: weight) for each
-Run = dict[str, Any]
+PAIRS, BATCH, BETA, TOKENS = 512, 16, 0.3, 40
+RATES, RL_RATES = (1e-4, 3e-4, 1e-3, 3e-3), (3e-4, 1e-3)
+FAST, BETAS = 1e-3, (0.03, 0.3, 3.0)  # where it is about beta: one rate, so many betas
+LOOKS, RL_BETA, SIZES = (4, 8, 12, 16), 0.1, (1, 2, 4, 8)
+WRONG, PER_WORD = 0.3, 0.2  # labels flipped; what a word is worth to some
+KNOBS: dict[str, dict[str, float]] = {
+    "dpo": {"beta": BETA},
+    "cdpo": {"beta": BETA, "label_smoothing": 0.1},
+    "robust_dpo": {"beta": BETA, "label_smoothing": 0.1},
+    "ipo": {"beta": BETA},
+    "slic_hinge": {"beta": BETA},
+    "simpo": {"beta": 2.0, "gamma": 0.5},
+    "orpo": {"weight": 0.3},
+    "kto": {"beta": BETA},
+    "apo_zero": {"beta": BETA},
+    "apo_down": {"beta": BETA},
+    "imitation": {},
+}  # of each loss; imitation is chapter 7's, of the chosen answers alone
+Found = dict[str, Any]
+Prefer = Callable[..., bool]  # as `Annotators.prefer`
+Watch = Callable[[int, nn.Module], None] | None
+
+# --- pairs ----------------------------------------------------------------------------
+
+
+def one_who(*, per_word: float = 0.0, wrong: float = 0.0) -> Prefer:
+    """Gold's own taste, and so much for each word; a share of the labels is flipped.
+
+    Where the two answers are worth the same, a coin decides.
+    """
+
+    def worth(task: Task, text: str, end: bool) -> float:
+        return talk.gold(task, text, finished=end) + per_word * len(text.split())
+
+    def prefer(task: Task, *texts: Any, finished: tuple[bool, bool]) -> bool:
+        one, two, draw = texts
+        gap = worth(task, one, finished[0]) - worth(task, two, finished[1])
+        coin, flip = draw.random(), draw.random()
+        return (gap > 0 if abs(gap) > 1e-9 else coin < 0.5) != (flip < wrong)
+
+    return prefer
+
+
+def compared(
+    writer: nn.Module | None,
+    *,
+    seed: int,
+    count: int = PAIRS,
+    prefer: Prefer | None = None,
+    split: str = "train",
+) -> PreferencePairs:
+    """Two different answers to each open request, and which one somebody preferred.
+
+    Without a writer, people wrote them; without `prefer`, the valley's annotators compare.
+    """
+    number, luck = seed_of("pairs", seed), generator("pairs", seed)
+    draw, prefer = random.Random(number), prefer or Annotators().prefer
+    asked = tasks.tasks("talk", count=count + count // 8, seed=number, split=split)
+    if writer is None:
+        twice = [task for task in asked for _ in range(2)]
+        texts = [talk.answer(draw, person_in(task.request)) for task in twice]
+        rollout = sft.written(twice, texts)
+    else:
+        settings = {"group": 2, "max_tokens": TOKENS}
+        rollout = evaluate.ask(writer, asked, generator=luck, **settings)
+    said, gold = evaluate.answers(rollout), evaluate.scores(asked, rollout)
+    pairs = zip(asked, said[::2], said[1::2])
+    kept = [(k, t, a, b) for k, (t, a, b) in enumerate(pairs) if a != b][:count]
+    first = [
+        prefer(task, a.text, b.text, draw, finished=(a.finished, b.finished))
+        for _, task, a, b in kept
+    ]
+    place, won = 2 * torch.tensor([k for k, *_ in kept]), torch.tensor(first)
+    best, worst = place + (~won).long(), place + won.long()
+    rows = rollout.rows(best), rollout.rows(worst)
+    return PreferencePairs([t for _, t, *_ in kept], *rows, gold[best], gold[worst])
+
+
+@lru_cache(maxsize=1)
+def setting(seed: int) -> tuple[Transformer, PreferencePairs]:
+    """The base model that a seed starts from, and comparisons of its answers."""
+    model = pretrain.base_model(seed=seed % 5)
+    return model, compared(model, seed=seed)
+
+
+# --- training -------------------------------------------------------------------------
+
+
+def trained(
+    model: Transformer,
+    pairs: PreferencePairs,
+    name: str,
+    *,
+    lr: float,
+    seed: int,
+    epochs: int = 1,
+    per_token: bool = False,
+    watch: Watch = None,
+    **knobs: float,
+) -> nn.Module:
+    """A copy of the model after it has read the pairs with the loss of this name."""
+    if name == "imitation":
+        shown = pairs.chosen
+        objective = PreferenceObjective(
+            len(pairs), lambda m, rows: sft.sft_loss(m, shown.rows(rows))
+        )
+    else:
+        loss = partial(getattr(preference, name), **{**KNOBS[name], **knobs})
+        if name in ("simpo", "orpo"):
+            objective = direct.without_reference(pairs, loss, context=model.context)
+        elif name == "kto":
+            objective = direct.unpaired_objective(*unpaired(pairs), model, loss)
+        else:
+            objective = direct.with_reference(pairs, loss, model, per_token=per_token)
+    batch = BATCH * objective.count // len(pairs)  # KTO has two rows a pair
+    told = {"lr": lr, "batch": batch, "epochs": epochs, "seed": seed, "watch": watch}
+    return direct.train(model, objective, **told)[0]
+
+
+def judge_of(model: Transformer, pairs: PreferencePairs, seed: int) -> nn.Module:
+    """A reward model of these pairs, whose scores on them have deviation 1."""
+    settings = {"epochs": 2, "batch": BATCH, "lr": 3e-3, "seed": seed}
+    judge, _ = fit_reward_model(model, pairs, kind=SurprisalRewardModel, **settings)
+    said = torch.cat([score(judge, some) for some in (pairs.chosen, pairs.rejected)])
+    with torch.no_grad():
+        judge.head.weight.div_(said.std())
+        judge.head.bias.sub_(said.mean()).div_(said.std())
+    return judge
+
+
+def climbed(
+    model: Transformer, judge: nn.Module, *, lr: float, seed: int, watch: Watch = None
+) -> nn.Module:
+    """Chapter 8's RLOO on a reward model, with a KL penalty."""
+    asks = on_policy.task_stream("talk", count=16, seed=seed)
+    config = on_policy.RLConfig(group=8, beta=RL_BETA, max_tokens=TOKENS)
+    told = {"updates": LOOKS[-1], "lr": lr, "config": config, "watch": watch}
+    reward, algorithm = rewards.learned(judge), ALGORITHMS["RLOO"]
+    return on_policy.train(model, algorithm, reward, asks, seed=seed, **told)[0]
 
 
 # --- measured -------------------------------------------------------------------------
 
 
+@cache
+def exam(*, sweep: bool = False) -> list[Task]:
+    """200 distinct test requests; a sweep has 200 others."""
+    asked = evaluate.exam("talk", count=400)
+    return asked[200:] if sweep else asked[:200]
+
+
 @torch.no_grad()
-def measured(policy: Transformer, start: Transformer) -> Run:
-    """What gold makes of 512 answers to 256 unseen requests, and what they cost."""
-    asked = taste.requests(count=256, seed=0, split="test")
-    draw = torch.Generator().manual_seed(0)
-    said = evaluate.ask(policy, asked, group=2, generator=draw)
-    ratio = sequence_logps(said.logps - action_logps(start, said, group=2), said.mask)
+def measured(
+    policy: nn.Module, start: nn.Module, *, sweep: bool = False, each: bool = False
+) -> Found:
+    """Two answers to each exam request: gold (of `each` request), KL, what is in them."""
+    asked, luck = exam(sweep=sweep), generator("exam", int(sweep))
+    rollout = evaluate.ask(policy, asked, generator=luck, group=2, max_tokens=TOKENS)
+    twice = [task for task in asked for _ in range(2)]
+    said = zip(twice, evaluate.answers(rollout))
+    seen = [talk.features(t, a.text, finished=a.finished) for t, a in said]
+    gold = torch.tensor([talk.GOLD.score(s) for s in seen], dtype=torch.float64)
+    panel = [a.weights.score(believed(s)) for s in seen for a in PANEL]
+    moved = rollout.logps.sum(1) - answer_logps(start, rollout, group=2)
     return {
-        "gold": evaluate.scores(asked, said).mean(),
-        "kl": ratio.mean(),
-        "length": said.lengths.double().mean(),
-        "finished": said.terminated.double().mean(),
+        "gold": gold.reshape(-1, 2).mean(1) if each else gold.mean().item(),
+        "kl": moved.mean().item(),
+        "length": rollout.lengths.double().mean().item(),
+        "ended": rollout.terminated.double().mean().item(),
+        "panel": sum(panel) / len(panel),
+        "true": sum(s.true for s in seen) / len(seen),
+        "false": sum(s.false - s.false_pets for s in seen) / len(seen),
+        "false pets": sum(s.false_pets for s in seen) / len(seen),
+        "kind": sum(s.kind for s in seen) / len(seen),
     }
 
 
 @torch.no_grad()
-def masses(policy: Transformer, start: Transformer, pairs: PreferencePairs) -> Run:
-    """Mean log π / start of chosen, rejected and other answers; the pairs' probability."""
+def masses(policy: nn.Module, start: nn.Module, pairs: PreferencePairs) -> Found:
+    """Mean log π / start of a pair's sides, of the start's and of the policy's answers.
+
+    "both" is the probability of the two answers of a pair together.
+    """
     now, before = (torch.stack(pair_logps(m, pairs)) for m in (policy, start))  # (2, N)
-    draw = torch.Generator().manual_seed(7)
-    asked = pairs.asked
-    others = evaluate.ask(start, asked, generator=draw)
-    own = evaluate.ask(policy, asked, generator=draw.manual_seed(8))
-    return {
-        "chosen": (now - before)[0].mean(),
-        "rejected": (now - before)[1].mean(),
-        "others": (answer_logps(policy, others) - answer_logps(start, others)).mean(),
-        "own": (answer_logps(policy, own) - answer_logps(start, own)).mean(),
-        "both": now.exp().sum(0).mean(),
-        "both before": before.exp().sum(0).mean(),
-        "accuracy": ((now - before)[0] > (now - before)[1]).double().mean(),
-    }
+    chosen, rejected = (now - before).mean(1).tolist()
+    found = {"chosen": chosen, "rejected": rejected}
+    found["both"] = now.exp().sum(0).mean().item()
+    for name, writer in (("start's", start), ("own", policy)):
+        luck = generator("masses", name)
+        said = evaluate.ask(writer, pairs.asked, generator=luck, max_tokens=TOKENS)
+        ratio = answer_logps(policy, said) - answer_logps(start, said)
+        found[name] = ratio.mean().item()
+    return found
 
 
-# --- trained --------------------------------------------------------------------------
+# --- what is run ----------------------------------------------------------------------
 
 
-def trained(
-    model: Transformer, pairs: PreferencePairs, name: str, beta: float, seed: int
-) -> Transformer:
-    """A loss of the book by its name, on these pairs, once over."""
-    knobs = {"lr": LR, "seed": seed}
-    if name == "imitation":
-        course = direct.PreferenceObjective(
-            len(pairs), lambda m, rows: sft.sft_loss(m, pairs.chosen.rows(rows))
-        )
-        return direct.train(model, course, **knobs)[0]
-    if name in ("simpo", "orpo"):
-        bound = {"simpo": "beta", "orpo": "weight"}[name]
-        loss = partial(getattr(preference, name), **{bound: beta})
-        course = direct.without_reference(pairs, loss, context=model.config.context)
-        return direct.train(model, course, **knobs)[0]
-    if name == "kto":
-        loss = partial(preference.kto, beta=beta)
-        course = direct.unpaired_objective(*unpaired(pairs), model, loss)
-        return direct.train(model, course, batch=2 * direct.BATCH, **knobs)[0]
-    each = name == "dpo per token"
-    loss = partial(getattr(preference, "dpo" if each else name), beta=beta)
-    return direct.align(model, pairs, loss, per_token=each, **knobs)[0]
-
-
-def pairs_of(
-    seed: int, count: int, model: Transformer, **knobs: Any
-) -> PreferencePairs:
-    """Pairs that no other seed has."""
-    return sample_pairs(model, count=count, seed=100 + seed, **knobs)
-
-
-# --- sweeps ---------------------------------------------------------------------------
-
-
-def before(model: Transformer, seed: int) -> Iterator[Run]:
-    """The model that all of them start from."""
-    yield measured(model, model)
-
-
-def frontier(model: Transformer, seed: int) -> Iterator[Run]:
-    """The same pairs for DPO and for a reward model; then RLOO, and best of n, with it."""
-    pairs = pairs_of(seed, COUNT, model)
-    for beta in BETAS:
-        policy = trained(model, pairs, "dpo", beta, seed)
-        yield {"by": "DPO", "beta": beta, **measured(policy, model)}
+def sweep(seed: int) -> Found:
+    """Every loss at every rate, on pairs and requests that no other run has."""
+    model, pairs = setting(seed)
+    found: Found = {name: {} for name in (*KNOBS, "rloo")}
+    for name in KNOBS:
+        for lr in RATES:
+            policy = trained(model, pairs, name, lr=lr, seed=seed)
+            found[name][f"{lr:g}"] = measured(policy, model, sweep=True)
     judge = judge_of(model, pairs, seed)
-    yield from selected(model, judge, seed)
-    for beta in BETAS if seed < 3 else ():
-        policy = climbed(model, judge, beta, seed)
-        yield {"by": "RLOO", "beta": beta, **measured(policy, model)}
+    for lr in RL_RATES:
+        policy = climbed(model, judge, lr=lr, seed=seed)
+        found["rloo"][f"{lr:g}"] = measured(policy, model, sweep=True)
+    return found
 
 
-def patience(model: Transformer, seed: int) -> Iterator[Run]:
-    """The same reinforcement learning with twice the updates at half the rate."""
-    judge = judge_of(model, pairs_of(seed, COUNT, model), seed)
-    policy = climbed(model, judge, BETAS[0], seed, slower=2)
-    yield {"beta": BETAS[0], **measured(policy, model)}
+def rates() -> dict[str, float]:
+    """The rate of each loss whose gold score is best in the sweep."""
+    [found] = SWEEP.read()["runs"]["sweep"].values()
+    best = {name: max(at, key=lambda lr: at[lr]["gold"]) for name, at in found.items()}
+    return {name: float(lr) for name, lr in best.items()}
 
 
-def judge_of(model: Transformer, pairs: PreferencePairs, seed: int) -> RewardModel:
-    """The reward model of these pairs."""
-    return fit_reward_model(model, pairs, kind=SurprisalRewardModel, seed=seed)[0]
+def losses(seed: int) -> Found:
+    """The start, and every loss on the same pairs, each at its own best rate."""
+    model, pairs = setting(seed)
+    found = {"start": measured(model, model, each=True)}
+    for name in KNOBS:
+        policy = trained(model, pairs, name, lr=rates()[name], seed=seed)
+        found[name] = measured(policy, model, each=True)
+    return found
 
 
-def climbed(
-    model: Transformer,
-    judge: RewardModel,
-    beta: float,
-    seed: int,
-    *,
-    slower: int = 1,
-) -> Transformer:
-    """Chapter 8's RLOO on a reward model, with a KL penalty."""
-    policy, _ = on_policy.train(
-        model,
-        ALGORITHMS["RLOO"],
-        rewards.learned(judge),
-        villagers.task_stream("talk", count=16, seed=seed),
-        seed=seed,
-        updates=slower * UPDATES,
-        lr=LR / slower,
-        config=RLConfig(group=4, beta=beta),
-    )
-    return policy
+def frontier(seed: int) -> Found:
+    """DPO at each beta; RLOO on a reward model of the same pairs; best of n by it."""
+    model, pairs = setting(seed)
+    found: Found = {"dpo": {}, "rloo": {}, "best of n": {}}
+    for beta in BETAS:
+        policy = trained(model, pairs, "dpo", lr=FAST, seed=seed, beta=beta)
+        found["dpo"][f"{beta:g}"] = measured(policy, model)
+    judge, asked, luck = judge_of(model, pairs, seed), exam(), generator("best of n")
+
+    def watch(update: int, policy: nn.Module) -> None:
+        if update in LOOKS:
+            found["rloo"][str(update)] = measured(policy, model)
+
+    climbed(model, judge, lr=rates()["rloo"], seed=seed, watch=watch)
+    rollout = evaluate.ask(model, asked, generator=luck, group=8, max_tokens=TOKENS)
+    liked, gold = score(judge, rollout), evaluate.scores(asked, rollout)
+    best = evaluate.best_of(liked.reshape(-1, 8), gold.reshape(-1, 8), SIZES).mean(0)
+    for n, worth in zip(SIZES, best.tolist()):
+        found["best of n"][str(n)] = {"gold": worth, "kl": best_of_n_kl_bound(n)}
+    return found
 
 
-def selected(model: Transformer, judge: RewardModel, seed: int) -> Iterator[Run]:
-    """Best of n by the judge, in expectation over which n of 32 answers were drawn."""
-    asked = taste.requests(count=64, seed=0, split="test")
-    draw = torch.Generator().manual_seed(seed)
-    said = evaluate.ask(model, asked, group=32, generator=draw)
-    by_judge = score(judge, said).reshape(-1, 32)
-    by_gold = evaluate.scores(asked, said).reshape(-1, 32)
-    for judged_by, scores in (("judge", by_judge), ("gold", by_gold)):
-        gold = best_of(scores, by_gold, SIZES).mean(0).tolist()
-        for n, worth in zip(SIZES, gold):
-            kl = best_of_n_kl_bound(n)
-            yield {"by": f"best of n, {judged_by}", "n": n, "gold": worth, "kl": kl}
+def courses(seed: int) -> Found:
+    """DPO three times over its pairs, with a look at the masses on the way."""
+    model, pairs = setting(seed)
+    unseen, found = compared(model, seed=100 + seed, count=64, split="test"), {}
+
+    def watch(update: int, policy: nn.Module) -> None:
+        if update % (PAIRS // BATCH) == 0:
+            seen = masses(policy, model, unseen), measured(policy, model)
+            found[str(update)] = seen[0] | seen[1]
+
+    trained(model, pairs, "dpo", lr=FAST, seed=seed, beta=0.1, epochs=3, watch=watch)
+    return found
 
 
-def losses(model: Transformer, seed: int) -> Iterator[Run]:
-    """Every other loss on the same pairs, with one or two values of its knob."""
-    pairs = pairs_of(seed, COUNT, model)
-    for name, values in KNOBS.items():
-        for beta in values:
-            policy = trained(model, pairs, name, beta, seed)
-            yield {"loss": name, "beta": beta, **measured(policy, model)}
-
-
-def writers(model: Transformer, seed: int) -> Iterator[Run]:
-    """Whose answers are compared: one's own, once or again; another's."""
-    first = pairs_of(seed, COUNT, model)
-    policy = trained(model, first, "dpo", BETA, seed)
-    yield {"pairs": "own", **measured(policy, model)}
-    again = sample_pairs(policy, count=COUNT, seed=200 + seed)
-    policy = trained(policy, again, "dpo", BETA, seed)
-    yield {"pairs": "own, then own again", **measured(policy, model)}
-    both = first + pairs_of(seed + 50, COUNT, model)
-    policy = trained(model, both, "dpo", BETA, seed)
-    yield {"pairs": "own, twice as many", **measured(policy, model)}
-    for name, pairs in (
-        ("the base model's", pairs_of(seed, COUNT, villagers.base_model())),
-        ("the villagers'", written_pairs(seed)),
+def others(seed: int) -> Found:
+    """DPO on other writers' pairs; then on gold's own labels, and with some flipped."""
+    model, found = pretrain.base_model(seed=seed), {}
+    other, lr = pretrain.base_model(seed=(seed + 1) % 5), rates()["dpo"]
+    for name, writer, prefer, names in (
+        ("another base's", other, None, ("dpo",)),
+        ("people's", None, None, ("dpo",)),
+        ("gold's labels", model, one_who(), ("dpo",)),
+        ("flipped", model, one_who(wrong=WRONG), ("dpo", "cdpo", "robust_dpo")),
     ):
-        policy = trained(model, pairs, "dpo", BETA, seed)
-        gold = pairs.chosen_gold.mean(), pairs.rejected_gold.mean()
-        found = dict(zip(("chosen", "rejected"), gold))
-        yield {"pairs": name, **measured(policy, model), **found}
+        pairs = compared(writer, seed=seed, prefer=prefer)
+        gold = pairs.chosen_gold.mean().item(), pairs.rejected_gold.mean().item()
+        found[name] = {"pairs' gold": gold}
+        for loss in names:
+            more = {} if loss == "dpo" else {"label_smoothing": WRONG}
+            policy = trained(model, pairs, loss, lr=lr, seed=seed, **more)
+            found[name][loss] = measured(policy, model, each=True)
+    return found
 
 
-def written_pairs(seed: int) -> PreferencePairs:
-    """Two villagers' answers to each request, which differ."""
-    draw = random.Random(f"villagers {seed}")
-    asked, texts = [], []
-    for task in taste.requests(count=2 * COUNT, seed=100 + seed):
-        two = [taste.villager(draw, village.animal_in(task.request)) for _ in range(2)]
-        if two[0] != two[1] and len(asked) < COUNT:
-            asked.append(task)
-            texts += two
-    each = [task for task in asked for _ in range(2)]
-    generator = torch.Generator().manual_seed(seed)
-    return annotated(asked, sft.written(each, texts), generator=generator)
+def lengths(seed: int) -> Found:
+    """Annotators who take length for quality; on sums and on means, along the way."""
+    model = pretrain.base_model(seed=seed)
+    pairs = compared(model, seed=seed, prefer=one_who(per_word=PER_WORD))
+    longer = (pairs.chosen.lengths - pairs.rejected.lengths).double().mean().item()
+    found: Found = {"longer": longer, "sums": [], "means": []}
+    for name, beta in (("sums", BETA), ("means", 17 * BETA)):
+
+        def watch(update: int, policy: nn.Module, name: str = name) -> None:
+            if update % 8 == 0:
+                found[name].append(measured(policy, model))
+
+        knobs = {"beta": beta, "per_token": name == "means", "watch": watch}
+        trained(model, pairs, "dpo", lr=FAST, seed=seed, **knobs)
+    return found
 
 
-def courses(model: Transformer, seed: int) -> Iterator[Run]:
-    """Three times over the same pairs, with a look at the masses on the way."""
-    pairs = pairs_of(seed, COUNT, model)
-    some, found = pairs.rows(torch.arange(128)), []
-    unseen = sample_pairs(model, count=128, seed=300 + seed, split="test")
-
-    def watch(update: int, policy: Transformer) -> None:
-        if update % 24 == 0:
-            seen = {"update": update, **masses(policy, model, some)}
-            fresh = masses(policy, model, unseen)
-            seen |= {f"unseen {name}": value for name, value in fresh.items()}
-            found.append({**seen, **measured(policy, model)})
-
-    loss = partial(preference.dpo, beta=0.1)
-    direct.align(model, pairs, loss, epochs=3, lr=LR, seed=seed, watch=watch)
-    yield from found
-
-
-def noise(model: Transformer, seed: int) -> Iterator[Run]:
-    """Annotators who never err but for a share of labels that are flipped."""
-    for flipped in (0.0, FLIPPED):
-        people = Annotators(temperature=0, error_rate=2 * flipped)
-        pairs = pairs_of(seed, COUNT, model, annotators=people)
-        for name in ("dpo", "cdpo", "robust_dpo") if flipped else ("dpo",):
-            more = {"label_smoothing": flipped} if name != "dpo" else {}
-            loss = partial(getattr(preference, name), beta=BETA, **more)
-            policy, _ = direct.align(model, pairs, loss, lr=LR, seed=seed)
-            yield {"flipped": flipped, "loss": name, **measured(policy, model)}
-
-
-def lengths(model: Transformer, seed: int) -> Iterator[Run]:
-    """Annotators who take length for quality: 0.1 of gold a token."""
-    fair = pairs_of(seed, COUNT, model)
-    asked, draw = fair.asked, torch.Generator().manual_seed(seed)
-    both, _ = unpaired(fair)  # chosen, then rejected
-    both = both.rows(torch.arange(len(both)).reshape(2, -1).T.flatten())
-    seen = evaluate.scores(asked, both) + 0.1 * both.lengths.double()
-    biased = annotated(asked, both, generator=draw, seen=seen)
-    longer = (biased.chosen.lengths - biased.rejected.lengths).double().mean()
-    for name, beta in (("dpo", BETA), ("dpo per token", 10.0), ("simpo", 10.0)):
-        policy = trained(model, biased, name, beta, seed)
-        yield {"loss": name, "longer": longer, **measured(policy, model)}
-
-
-SHORT = (courses, writers, losses, noise, lengths, patience)
-SEEDS = {before: range(1), frontier: range(5), **dict.fromkeys(SHORT, range(3))}
-RECORD = of_sweeps(
-    "09_direct_alignment", villagers.instructed_model, SEEDS, file=__file__
-)
+SWEEP = Record("09_direct_alignment_sweep", call, {"sweep": sweep}, __file__, (5,))
+RUNS = {f.__name__: f for f in (losses, frontier, courses, others, lengths)}
+SEEDS = {name: range(3 if name == "lengths" else 5) for name in RUNS}
+RECORD = Record("09_direct_alignment", call, RUNS, __file__, SEEDS)

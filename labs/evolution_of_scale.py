@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from labs.deepseek_r1 import demonstrations
 from labs.record import Record
 from lib import sft
 from lib.algorithms import ALGORITHMS
@@ -71,8 +70,7 @@ def places(rollout: Rollout, group: int = 1) -> int:
 def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     """What is timed, and the tokens that it reads or writes."""
     reference = built(policy.config.width, policy.config.layers, seed=1)
-    written = demonstrations(8, seed=0)  # of each of four skills
-    shown = next(iter(sft.shuffled(written, epochs=1, batch=ROWS, seed=0)))
+    shown = sampled(policy, questions(ROWS), 1)  # as long as all the others
     asked = questions(ROWS // GROUP * 4)
     rollout = sampled(policy, asked, GROUP)
     couples, nobody = questions(ROWS), torch.zeros(ROWS)
@@ -94,7 +92,7 @@ def jobs(policy: Transformer) -> dict[str, tuple[Job, int]]:
     tokens = places(rollout, GROUP)
     imitate = partial(fit, policy, [shown], sft.sft_loss, lr=1e-5)
     return {
-        "SFT": (imitate, shown.states.numel()),
+        "SFT": (imitate, places(shown)),
         "DPO": (partial(fit, policy, [pairs], preferring, lr=1e-5), places(few, 2)),
         "GRPO, sampling": (partial(sampled, policy, asked, GROUP), tokens),
         "GRPO, learning": (learn, tokens),

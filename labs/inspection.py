@@ -1,37 +1,43 @@
 """Take a reward model apart: is its probability one, what does it pay for length?
 
-And what a ranking is worth to it. Nothing here trains anything.
+And who judges: how far annotators let anyone come, and what they do in a hurry.
 """
 
 import torch
 from torch import Tensor
 
-from lib import require
-from lib.evaluate import scores
+from lib import evaluate, require
 from lib.losses.reward import bradley_terry
-from lib.preference_data import PreferencePairs, annotated
-from lib.rollout import concat
-from lib.worlds.village.taste import Annotators
+from lib.preference_data import PreferencePairs
+from lib.rollout import Rollout
+from lib.seeds import generator
+from lib.worlds.annotators import Annotators
 
-EXACT = Annotators(error_rate=0.0)
-SPREAD = 1.1  # standard deviation of the gold scores of a model's answers
+PANEL = Annotators()
 
 
-def information(K: int, *, generator: torch.Generator, rankings: int = 40_000) -> float:
-    """What a ranking of K answers tells `k_wise` about the scale of the scores.
+def probabilities(pairs: PreferencePairs) -> Tensor:
+    """(N,) the chance that the panel of five prefers the answer that was chosen."""
+    both = evaluate.answers(pairs.chosen), evaluate.answers(pairs.rejected)
+    said = [
+        PANEL.probability(t, a.text, b.text, finished=(a.finished, b.finished))
+        for t, a, b in zip(pairs.asked, *both)
+    ]
+    return torch.tensor(said, dtype=torch.float64)
 
-    (mean curvature)² / mean slope² of the loss at the true scores: one over the
-    variance of an estimate from a single ranking (the "sandwich"; Godambe 1960).
+
+def limits(pairs: PreferencePairs) -> dict[str, float]:
+    """How often three judges agree with the panel's choices, in expectation.
+
+    The best there can be; gold itself (half right where it sees no difference); and
+    another member of the panel, drawn at random.
     """
-    require.count("K", K, least=2)
-    gold = SPREAD * torch.randn(rankings, K, dtype=torch.float64, generator=generator)
-    order = EXACT.rank(gold, generator=generator)
-    ranked = gold.gather(1, order) / EXACT.temperature  # best first
-    better, worse = torch.triu_indices(K, K, 1)
-    gap = ranked[:, better] - ranked[:, worse]  # (rankings, C(K, 2))
-    slope = (-torch.sigmoid(-gap) * gap).mean(1)
-    curve = (torch.sigmoid(gap) * torch.sigmoid(-gap) * gap.square()).mean()
-    return (curve.square() / slope.square().mean()).item()
+    p, gap = probabilities(pairs), pairs.chosen_gold - pairs.rejected_gold
+    gold = torch.where(gap > 0, p, torch.where(gap < 0, 1 - p, 0.5))
+    found = torch.maximum(p, 1 - p), gold, p.square() + (1 - p).square()
+    return dict(
+        zip(("best", "gold", "another"), (x.mean().item() for x in found), strict=True)
+    )
 
 
 def calibration(gap: Tensor, *, bins: int = 6) -> tuple[Tensor, Tensor]:
@@ -45,7 +51,7 @@ def calibration(gap: Tensor, *, bins: int = 6) -> tuple[Tensor, Tensor]:
     require.count("bins", bins)
     if gap.ndim != 1 or len(gap) < bins:
         require.refuse("gap", f"shape {tuple(gap.shape)}", f"(N,), N ≥ {bins}")
-    claimed, order = torch.sigmoid(gap.abs()).sort()
+    claimed, order = torch.sigmoid(gap.abs()).sort(stable=True)
     right = (gap > 0).to(gap.dtype)[order]
     groups = (x.tensor_split(bins) for x in (claimed, right))
     claims, shares = (torch.stack([g.mean() for g in each]) for each in groups)
@@ -74,12 +80,29 @@ def token_price(score: Tensor, gold: Tensor, lengths: Tensor) -> float:
     return (fitted[2] / fitted[1]).item()
 
 
-def asked_again(
-    pairs: PreferencePairs, *, favour: float, generator: torch.Generator
-) -> PreferencePairs:
-    """The same answers, before annotators to whom a token more is worth `favour` gold."""
-    require.number("favour", favour)
-    each = torch.arange(2 * len(pairs)).reshape(2, -1).T.flatten()  # 0, N, 1, N + 1, …
-    texts = concat(pairs.chosen, pairs.rejected).rows(each)
-    seen = scores(pairs.asked, texts) + favour * texts.lengths
-    return annotated(pairs.asked, texts, generator=generator, seen=seen)
+def hurried(pairs: PreferencePairs, *, share: float, seed: int) -> PreferencePairs:
+    """The same answers before people in a hurry: in so many cases the longer one wins."""
+    require.unit_interval("share", share)
+    draw = torch.rand(
+        len(pairs), dtype=torch.float64, generator=generator("hurry", seed)
+    )
+    longer = pairs.rejected.lengths > pairs.chosen.lengths
+    return swapped(pairs, (draw < share) & longer)
+
+
+def swapped(pairs: PreferencePairs, where: Tensor) -> PreferencePairs:
+    """These comparisons with the choice turned round in some of them: (N,) bool."""
+    both = pairs + PreferencePairs(
+        pairs.asked,
+        pairs.rejected,
+        pairs.chosen,
+        pairs.rejected_gold,
+        pairs.chosen_gold,
+    )
+    return both.rows(torch.arange(len(pairs)) + len(pairs) * where)
+
+
+def answers_of(pairs: PreferencePairs) -> tuple[Rollout, Tensor]:
+    """All answers of some comparisons, (2N, T), and their gold scores, (2N,)."""
+    both = pairs + swapped(pairs, torch.ones(len(pairs), dtype=torch.bool))
+    return both.chosen, both.chosen_gold

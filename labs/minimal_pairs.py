@@ -4,63 +4,96 @@ A judge who cannot tell the two apart is right half the time. The gold taste pre
 first version of every pair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib import require
 from lib.rollout import Rollout
 from lib.sft import written
-from lib.worlds.exact import completion_logps
-from lib.worlds.village import ANIMALS, Animal
-from lib.worlds.village.tasks import Task
+from lib.worlds.language import KINDS, split_of
+from lib.worlds.people import PEOPLE, Person
+from lib.worlds.task import Task
 
-REQUESTS = ("Tell me about the {}.", "Describe the {}.", "Who is the {}?")
-_PLAIN = "The {0.name} is {0.colour}. It lives in the {0.home}."
+REQUESTS = ("Tell me about {}.", "Describe {}.", "Who is {}?")
+_HOME, _JOB = "{0.name} lives by the {0.home}.", "{0.first} is a {0.job}."
+_BOTH = f"{_HOME} {_JOB}"
 
-# What is better about the first version; {0} was asked about, {1} is another animal.
+# What is better about the first version. {0} is who was asked about, {1} somebody else
+# with another home, job and pet. A version that begins with "…" was cut off at its end.
 EDITS = {
-    "true, not false": (_PLAIN, _PLAIN.replace("0.home", "1.home")),
-    "the right animal": ("The {0.name} is very sweet.", "The {1.name} is very sweet."),
-    "one fact more": (_PLAIN, "The {0.name} lives in the {0.home}."),
-    "a kind word": (_PLAIN + " It is very gentle.", _PLAIN + " It was here today."),
-    "not said twice": (_PLAIN, _PLAIN + " It lives in the {0.home}."),
+    "a true home": (_HOME, "{0.name} lives by the {1.home}."),
+    "a true job": ("{0.name} is a {0.job}.", "{0.name} is a {1.job}."),
+    "a true pet": ("{0.name} keeps a {0.pet}.", "{0.name} keeps a {1.pet}."),
+    "one fact more": (_BOTH, _HOME),
+    "a kind word": (
+        f"{_HOME} {{0.first}} is very wise.",
+        f"{_HOME} I know {{0.first}} well.",
+    ),
     "not too kind": (
-        _PLAIN + " It is very gentle. It has a sweet name.",
-        _PLAIN + " It is very gentle. It has a sweet, dear, lovely, happy name.",
+        f"{_HOME} {{0.first}} is kind and wise.",
+        f"{_HOME} {{0.first}} is kind and wise. {{0.first}} is brave and merry.",
+    ),
+    "not said twice": (_BOTH, f"{_BOTH} {_JOB}"),
+    "who was asked about": ("{0.name} is very kind.", "{1.name} is very kind."),
+    "not cut off": (_BOTH, f"…{_BOTH[:-1]}"),
+    "not drawn out": (
+        f"{_BOTH} I know {{0.first}} well.",
+        f"{_BOTH} " + " ".join(["I know {0.first} well.", "I do not know."] * 2)[:-1],
     ),
 }
 
 
-def pairs(edit: str) -> tuple[list[Task], list[str], list[str]]:
-    """Requests, better answers and worse ones: 16 animals × 3 requests."""
+@dataclass(frozen=True)
+class MinimalPairs:
+    """N requests, each with a better and a worse answer; (N,) whether the worse ended."""
+
+    asked: list[Task]
+    better: list[str]
+    worse: list[str]
+    finished: list[bool]
+
+    def written(self) -> tuple[Rollout, Rollout]:
+        """Both versions, as a model reads them."""
+        worse = written(self.asked, self.worse, finished=self.finished)
+        return written(self.asked, self.better), worse
+
+
+def people(split: str = "test") -> list[Person]:
+    """Those who are kept for testing, or the others."""
+    return [person for person in PEOPLE if split_of(person.name) == split]
+
+
+def pairs(edit: str, who: Sequence[Person] | None = None) -> MinimalPairs:
+    """One edit, tried on each of these people (the 67 for testing) with each request."""
     require.one_of("edit", edit, tuple(EDITS))
-    better, worse = EDITS[edit]
-    asked = [
-        (Task("talk", 1, request.format(animal.name), ""), animal, _another(animal))
-        for animal in ANIMALS
-        for request in REQUESTS
-    ]
-    tasks = [task for task, _, _ in asked]
-    one, other = ([text.format(*two) for _, *two in asked] for text in (better, worse))
-    return tasks, one, other
+    who = people() if who is None else who
+    each = [(person, _another(person), way) for person in who for way in REQUESTS]
+    asked = [Task("talk", 1, way.format(one.name), "") for one, _, way in each]
+    better, worse = (
+        [text.lstrip("…").format(*two) for *two, _ in each] for text in EDITS[edit]
+    )
+    ended = not EDITS[edit][1].startswith("…")
+    return MinimalPairs(asked, better, worse, [ended] * len(asked))
 
 
-def sees(scorer: Callable[[Rollout], Tensor], edit: str) -> float:
-    """How often a scorer, rollout -> (B,), puts the better version first."""
-    asked, better, worse = pairs(edit)
-    right = scorer(written(asked, better)) > scorer(written(asked, worse))
-    return right.double().mean().item()
+def sees(
+    scorer: Callable[[Rollout], Tensor],
+    edit: str,
+    who: Sequence[Person] | None = None,
+) -> Tensor:
+    """Where a scorer, rollout -> (N,), puts the better version first: (N,) of 0 and 1."""
+    better, worse = (scorer(each) for each in pairs(edit, who).written())
+    return (better > worse).double()
 
 
-def _another(animal: Animal) -> Animal:
-    """The next animal on the list, round and round, that lives elsewhere."""
-    at = ANIMALS.index(animal)
-    return next(a for a in ANIMALS[at:] + ANIMALS if a.home != animal.home)
-
-
-@torch.no_grad()
-def likelihood(model: nn.Module, rollout: Rollout) -> Tensor:
-    """(B,) log p of each answer after its request: what a language model would say."""
-    return completion_logps(model, rollout)
+def _another(person: Person) -> Person:
+    """The next on the list, round and round, of whom everything else is true."""
+    at = PEOPLE.index(person)
+    apart = (*KINDS, "first", "family")
+    return next(
+        other
+        for other in PEOPLE[at:] + PEOPLE
+        if all(getattr(other, kind) != getattr(person, kind) for kind in apart)
+    )

@@ -125,9 +125,7 @@ def ensemble(scores: Sequence[Score], *, worst: bool = False) -> Score:
 
 def network(*, generator: torch.Generator) -> nn.Module:
     """A small tanh network as a score, (N, 8) -> (N,): smooth, and no feature given."""
-    units = (
-        4.0,
-    ) * toy_answers.DIM  # answers reach to 4: the bend of tanh lies out there
+    units = (4.0,) * toy_answers.DIM  # answers reach to 4, where tanh bends
     return nn.Sequential(
         MLP(toy_answers.DIM, 8, 1, generator=generator, units=units), nn.Flatten(-2)
     )

@@ -1,296 +1,311 @@
-"""Chapter 10's sweeps on the village's language model.
+"""Chapter 10: rounds of rejection sampling by verifiers and by reward models.
 
-Rounds of rejection sampling beside reinforcement learning on the same number of answers;
-what imitation keeps of best-of-n; rounds on open requests; best-of-n by better and worse
-reward models: about twenty minutes on one core.
+Games beside reinforcement learning, facts that are hard to get into the data, and open
+requests. Seed s is base model s, its tasks and luck; the sweep is base 0, other luck.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from labs.record import of_sweeps
-from lib import evaluate, rejection, rewards, villagers
+from labs import deepseek_r1, r1_zero
+from labs.record import Record, call
+from lib import evaluate, on_policy, pretrain, rejection, reward_model, rewards
 from lib.algorithms import ALGORITHMS
-from lib.evaluate import best_of
-from lib.models.transformer import Transformer
-from lib.on_policy import RLConfig, train
-from lib.preference_data import sample_pairs
 from lib.rejection import RejectionConfig
-from lib.reward_model import (
-    RewardModel,
-    SurprisalRewardModel,
-    accuracy,
-    fit_reward_model,
-)
-from lib.rollout import Rollout, concat, rollout_metrics
-from lib.seeds import seed_of
-from lib.villagers import instructed_model, proxy_model, task_stream
-from lib.worlds.village import taste
-from lib.worlds.village.tasks import SKILLS, Task, tasks
+from lib.rewards import Reward
+from lib.rollout import Rollout
+from lib.seeds import generator, seed_of
+from lib.sft import instruct
+from lib.worlds import tasks
+from lib.worlds.task import Task
 
-SKILL, SEEDS = "reverse", range(5)  # the skill that is verified, and its seeds
-ROUNDS, PROMPTS = 6, 160  # of 16 answers each: 15,360 in all
-REVERSE = RejectionConfig(group=16, max_tokens=10, epochs=2, lr=2e-3)
-REST, OTHER = 32, RejectionConfig(group=4)  # tasks of each other skill, to keep it
-GRPO_LR, GRPO_PROMPTS = 2e-3, 16  # an update: 16 prompts, 16 answers
-TALK = RejectionConfig(group=16, epochs=4, lr=2e-3)
-TALK_SEEDS, TALK_ROUNDS, REQUESTS = range(3), 5, 96
-SIZES = (1, 2, 4, 8, 16, 32)  # n of what is imitated
-NUMBERS, ASKED = (48, 192, 768), 192  # requests to learn from
-JUDGED = (1, 2, 4, 8, 16, 32, 64)  # n at inference
-TAUGHT = ((256, 8), (1024, 4), (4096, 2))  # comparisons and epochs
+# --- the shell game -------------------------------------------------------------------
+
+GAMES, GROUP, ROUNDS = 48, 16, 4  # 768 answers a round, 3,072 in all
+UPDATES = ROUNDS * GAMES // r1_zero.PROMPTS  # of reinforcement learning, on as many
+RATES = (3e-4, 1e-3, 3e-3)
+LR = 1e-3  # the best of these, for both
+SWEEP = 100  # the seed of the sweep
 
 
-# --- a skill that can be verified -----------------------------------------------------
+CUPS = RejectionConfig(group=GROUP, max_tokens=r1_zero.TOKENS, lr=LR)
 
 
-def best_right(scores: Tensor) -> Tensor:
+def one_right(scores: Tensor) -> Tensor:
     """One right answer to each prompt that has one."""
     return rejection.passing(rejection.top_per_prompt(scores), scores)
 
 
-def as_many_overall(scores: Tensor) -> Tensor:
-    """As many right answers as there are prompts, wherever they come first."""
+def at_random(scores: Tensor) -> Tensor:
+    """As many answers as are right, any of them: the control."""
+    count = int(scores.sum())
+    draw = generator("at random", count)
+    return rejection.random_k_overall(scores, count, generator=draw)
+
+
+SELECTIONS = {  # how to select, and whether each round teaches the first model anew
+    "every right": (rejection.every_passing, False),
+    "afresh": (rejection.every_passing, True),
+    "one right": (one_right, False),
+    "at random": (at_random, False),
+}
+
+
+def examined(policy: nn.Module) -> dict[str, Any]:
+    """240 test games of 3, 4 and 5 swaps: right (0 or 1 a game), and shares."""
+    asked = [t for n in (3, 4, 5) for t in evaluate.exam("cups", level=n, count=80)]
+    luck = generator("games exam")
+    rollout = evaluate.ask(policy, asked, generator=luck, max_tokens=r1_zero.TOKENS)
+    right = rewards.verified(asked, rollout).long()
+    found = {n: r1_zero.MEASURES[n](asked, rollout) for n in ("thinks", "faithful")}
+    shares = {name: by.mean().item() for name, by in found.items()}
+    return {"right": right.double().mean().item(), "each": right, **shares}
+
+
+def others(policy: nn.Module) -> dict[str, float]:
+    """200 test tasks of each skill that is no game: the share right, gold's score."""
+    found = {}
+    for skill in deepseek_r1.GENERAL:
+        asked, luck = evaluate.exam(skill), generator("others", skill)
+        rollout = evaluate.ask(policy, asked, generator=luck, max_tokens=32)
+        found[skill] = evaluate.scores(asked, rollout).mean().item()
+    return found
+
+
+def by_rejection(
+    base: nn.Module, name: str, *, seed: int, lr: float = LR
+) -> dict[str, Any]:
+    """Rounds with one of SELECTIONS, examined before each and after the last."""
+    (select, afresh), looks = SELECTIONS[name], []
+    ask = on_policy.task_stream("cups", count=GAMES, seed=seed, levels=r1_zero.LEVELS)
+    policy, history = rejection.rejection_rounds(
+        base,
+        rewards.verified,
+        ask,
+        select,
+        seed=seed,
+        count=ROUNDS,
+        config=replace(CUPS, lr=lr),
+        afresh=afresh,
+        watch=lambda _, policy: looks.append(examined(policy)),
+    )
+    return {"looks": looks, "kept": history["kept"], "others": others(policy)}
+
+
+def by_rl(base: nn.Module, *, seed: int, lr: float = LR) -> dict[str, Any]:
+    """Dr. GRPO, examined as often, that is after as many answers."""
+    looks: list[dict[str, Any]] = []
+
+    def watch(update: int, policy: nn.Module) -> None:
+        if update % (UPDATES // ROUNDS) == 0:
+            looks.append(examined(policy))
+
+    ask = on_policy.task_stream(
+        "cups", count=r1_zero.PROMPTS, seed=seed, levels=r1_zero.LEVELS
+    )
+    policy, _ = on_policy.train(
+        base,
+        ALGORITHMS["Dr. GRPO"],
+        rewards.verified,
+        ask,
+        seed=seed,
+        updates=UPDATES,
+        lr=lr,
+        config=r1_zero.CONFIG,
+        watch=watch,
+    )
+    return {"looks": looks, "others": others(policy)}
+
+
+def games(seed: int) -> dict[str, Any]:
+    """Every selection and reinforcement learning, from base model `seed`."""
+    base = pretrain.base_model(seed=seed)
+    found = {name: by_rejection(base, name, seed=seed) for name in SELECTIONS}
+    return {"before": others(base), **found, "RL": by_rl(base, seed=seed)}
+
+
+def sweep(seed: int) -> dict[str, Any]:
+    """Learning rates for every right answer, and for reinforcement learning."""
+    base, found = pretrain.base_model(seed=0), {}
+    for lr in RATES:
+        ours = by_rejection(base, "every right", seed=seed, lr=lr)
+        found[lr] = {"every right": ours, "RL": by_rl(base, seed=seed, lr=lr)}
+    return found
+
+
+# --- questions that are hard ----------------------------------------------------------
+
+QUESTIONS = 200  # distinct, on people of training
+FACTS = RejectionConfig(group=GROUP, max_tokens=8, lr=2e-3)
+
+
+def overall(scores: Tensor) -> Tensor:
+    """As many right answers as there are prompts, the first that come."""
     return rejection.passing(rejection.top_k_overall(scores, len(scores)), scores)
 
 
-def examined(policy: Transformer) -> dict[str, Any]:
-    """100 unseen tasks, 16 answers each: the share that is right, by level, pass@16."""
-    asked = tasks(SKILL, count=100, seed=77, split="test")
-    draw = torch.Generator().manual_seed(1)
-    rollout = evaluate.ask(policy, asked, generator=draw, group=16, max_tokens=10)
-    scores = evaluate.scores(asked, rollout).reshape(-1, 16)
-    level = torch.tensor([task.level for task in asked])
-    reached = evaluate.pass_at_k(16, scores.sum(1).long(), 16)
-    return {
-        "right": scores.mean(),
-        "pass16": reached.mean(),
-        "levels": [scores[level == each].mean() for each in (1, 2, 3)],
-        "entropy": rollout_metrics(rollout, scores)["entropy"],
-    }
+def overall_shuffled(scores: Tensor) -> Tensor:
+    """The same, but of what ties it takes any."""
+    pairs = rejection.every_passing(scores)
+    order = torch.randperm(len(pairs), generator=generator("ties", len(pairs)))
+    return pairs[order[: len(scores)]]
 
 
-def others(policy: Transformer) -> dict[str, float]:
-    """The skills that nobody paid for."""
-    column = villagers.skills(policy, count=40)
-    rest = [column[name] for name in SKILLS if name != SKILL]
-    return {"others": sum(rest) / len(rest), "talk": column["talk"]}
-
-
-def before(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """The model that all of them start from."""
-    yield others(model)
-
-
-def verified(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """Rounds of three selections, and afresh, and GRPO on as many answers."""
-    arms = {
-        "every": (rejection.every_passing, False),
-        "afresh": (rejection.every_passing, True),
-        "top": (best_right, False),
-        "overall": (as_many_overall, False),
-    }
-    for arm, (select, afresh) in arms.items():
-        looks: list[dict[str, Any]] = []
-        began = time.process_time()
+def facts(seed: int) -> dict[str, Any]:
+    """Rounds on the same questions: who gets into the data, and who is right after."""
+    base = pretrain.base_model(seed=seed)
+    asked = distinct("facts", QUESTIONS, seed=seed)
+    found: dict[str, Any] = {"before": _right_of_16(base, asked)}
+    ways = {"one right": one_right, "overall": overall, "any": overall_shuffled}
+    for name, select in ways.items():
         policy, history = rejection.rejection_rounds(
-            model,
+            base,
             rewards.verified,
-            task_stream(SKILL, count=PROMPTS, seed=seed),
+            lambda _: asked,
             select,
             seed=seed,
             count=ROUNDS,
-            config=REVERSE,
-            afresh=afresh,
-            watch=lambda _, policy: looks.append(examined(policy)),  # noqa: B023
+            config=FACTS,
         )
-        took = time.process_time() - began
-        found = {"kept": history["kept"], "covered": history["covered"]}
-        yield {"arm": arm, "took": took, "looks": looks, **found, **others(policy)}
-    yield with_grpo(model, seed)
+        told = {n: history[n] for n in ("reward", "kept", "covered")}
+        found[name] = {**told, "after": _right_of_16(policy, asked)}
+    return found
 
 
-def with_grpo(model: Transformer, seed: int) -> dict[str, Any]:
-    """The same number of answers, an update for each 256 of them."""
-    answers = PROMPTS * REVERSE.group  # between two looks
-    every = answers // (GRPO_PROMPTS * REVERSE.group)
-    looks: list[dict[str, Any]] = []
+def distinct(skill: str, count: int, *, seed: int) -> list[Task]:
+    """So many training tasks, no two of them with the same request."""
+    many = tasks.tasks(skill, count=4 * count, seed=seed_of("distinct", seed))
+    return [*{task.request: task for task in many}.values()][:count]
 
-    def watch(update: int, policy: Transformer) -> None:
-        if update % every == 0:
-            looks.append(examined(policy))
 
-    began = time.process_time()
-    policy, _ = train(
-        model,
-        ALGORITHMS["GRPO"],
-        rewards.verified,
-        task_stream(SKILL, count=GRPO_PROMPTS, seed=seed),
-        seed=seed,
-        updates=ROUNDS * every,
-        lr=GRPO_LR,
-        config=RLConfig(group=REVERSE.group, max_tokens=REVERSE.max_tokens),
-        watch=watch,
+def _right_of_16(policy: nn.Module, asked: Sequence[Task]) -> list[int]:
+    """How many of 16 answers to each question are right."""
+    _, scores = rejection.sample_and_score(
+        policy, rewards.verified, asked, seed=seed_of("right of 16"), config=FACTS
     )
-    took = time.process_time() - began
-    return {"arm": "grpo", "took": took, "looks": looks, **others(policy)}
-
-
-def mixed(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """As "every", and with it the policy's own good answers to everything else."""
-    judge, policy = judges()["informed"], model
-    rest = [skill for skill in SKILLS if skill != SKILL]
-    looks = [{**examined(model), **others(model)}]
-    for number in range(ROUNDS):
-        round_seed = seed_of("round", seed, number)
-        good = partial(kept, policy, seed=round_seed)
-        asked = task_stream(SKILL, count=PROMPTS, seed=seed)(number)
-        parts = [good(rewards.verified, asked, rejection.every_passing, REVERSE)]
-        for skill in rest:
-            asked = task_stream(skill, count=REST, seed=seed)(number)
-            parts.append(good(rewards.verified, asked, best_right, OTHER))
-        asked = task_stream("talk", count=2 * REST, seed=seed)(number)
-        parts.append(good(judge, asked, rejection.top_per_prompt, OTHER))
-        policy, _ = rejection.finetune_on(
-            policy, concat(*parts), seed=round_seed, config=REVERSE
-        )
-        looks.append({**examined(policy), **others(policy)})
-    yield {"looks": looks}
-
-
-def kept(
-    policy: Transformer,
-    reward: rewards.Reward,
-    asked: Sequence[Task],
-    select: rejection.Select,
-    config: RejectionConfig,
-    *,
-    seed: int,
-) -> Rollout:
-    """The answers of a harvest that a selection keeps."""
-    rollout, scores = rejection.sample_and_score(
-        policy, reward, asked, seed=seed, config=config
-    )
-    return rejection.selected(rollout, select(scores), group=config.group)
+    return scores.sum(1).long().tolist()
 
 
 # --- open requests --------------------------------------------------------------------
 
+COMPARED = (300, 1_200)  # comparisons that taught a judge
+SIZES = (1, 2, 4, 8, 16)  # n at inference
+REQUESTS = 200  # to learn from
+IMITATED = (1, 200), (4, 200), (16, 200), (16, 50)  # the best of n, to how many
+TALK = RejectionConfig(group=16, max_tokens=32, epochs=4, lr=1e-3)
+ASKED = 64  # requests of a round
 
-def heard(policy: Transformer, judge: rewards.Reward) -> dict[str, float]:
-    """64 unseen requests, 16 answers each: what they are worth, and how they differ."""
-    asked = taste.requests(count=64, seed=9, split="test")
-    config = RejectionConfig(group=16)
+
+def writer(seed: int) -> nn.Module:
+    """Base model `seed`, tuned on 1,000 of people's answers to open requests."""
+    model = copy.deepcopy(pretrain.base_model(seed=seed))
+    asked = tasks.tasks("talk", count=1_000, seed=seed_of("writer", seed))
+    instruct(model, [(task, task.answer) for task in asked], epochs=2, lr=1e-3)
+    return model
+
+
+def judges(model: nn.Module, seed: int) -> dict[str, Reward]:
+    """Reward models taught by some comparisons of this model's answers, and by more."""
+    told = deepseek_r1.compared(model, count=max(COMPARED), seed=seed)
+    found = {}
+    for count in COMPARED:
+        judge, _ = reward_model.fit_reward_model(
+            model,
+            told.first(count),
+            kind=reward_model.SurprisalRewardModel,
+            epochs=2,
+            batch=16,
+            lr=3e-3,
+            seed=seed,
+        )
+        found[f"{count:,}"] = rewards.learned(judge)
+    return found
+
+
+def heard(policy: nn.Module, asked: Sequence[Task]) -> tuple[Rollout, Tensor]:
+    """Two answers to each of these requests, and gold's mean of them (P,)."""
+    rollout = evaluate.ask(
+        policy, asked, generator=generator("heard"), group=2, max_tokens=32
+    )
+    return rollout, evaluate.scores(asked, rollout).reshape(-1, 2).mean(1)
+
+
+def imitation(model: nn.Module, judge: Reward, *, seed: int) -> dict[str, Any]:
+    """Gold's scores of the best of n by a judge, and of the model that imitated them."""
+    asked, new = distinct("talk", REQUESTS, seed=seed), evaluate.exam("talk")
     rollout, gold = rejection.sample_and_score(
-        policy, rewards.gold, asked, seed=1, config=config
+        model, rewards.gold, asked, seed=seed, config=TALK
     )
-    texts = [answer.text for answer in villagers.answers(rollout)]
-    groups = [texts[i : i + 16] for i in range(0, len(texts), 16)]
-    different = [len(set(group)) / 16 for group in groups]
-    notes = rollout_metrics(rollout, gold)
-    return {
-        "gold": gold.mean(),
-        "gold_best": gold.max(1).values.mean(),
-        "judge": rewards.judge(judge, asked, rollout).mean(),
-        "different": sum(different) / len(different),
-        **{name: notes[name] for name in ("entropy", "length", "finished")},
-    }
-
-
-def judges() -> dict[str, rewards.Reward]:
-    """The book's two reward models, and the truth."""
-    plain, informed = (
-        proxy_model(kind=kind) for kind in (RewardModel, SurprisalRewardModel)
-    )
-    learned = {"plain": rewards.learned(plain), "informed": rewards.learned(informed)}
-    return {**learned, "gold": rewards.gold}
-
-
-def distilled(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """Imitation of the best of n: by n, and by how many requests were asked."""
-    by = {name: judges()[name] for name in ("informed", "gold")}
-    most = taste.requests(count=max(NUMBERS), seed=10_000 + seed)
-    config = RejectionConfig(group=max(SIZES), epochs=TALK.epochs, lr=TALK.lr)
-    asked = most[:ASKED]
-    rollout, _ = rejection.sample_and_score(
-        model, rewards.gold, asked, seed=seed, config=config
-    )
-    for name, judge in by.items():
-        scores = rewards.judge(judge, asked, rollout).reshape(ASKED, -1)
-        for n in SIZES:
-            pairs = rejection.top_per_prompt(scores[:, :n])
-            shown = rejection.selected(rollout, pairs, group=config.group)
-            pupil, _ = rejection.finetune_on(model, shown, seed=seed, config=config)
-            found = {"by": "n", "judge_name": name, "n": n, "requests": ASKED}
-            yield {**found, "shown_gold": worth(asked, shown), **heard(pupil, judge)}
-    rollout, scores = rejection.sample_and_score(
-        model, rewards.gold, most, seed=seed, config=TALK
-    )
-    for count in NUMBERS:
-        pairs = rejection.top_per_prompt(scores[:count])
+    liked, found = judge(asked, rollout).reshape(gold.shape), {}
+    for n, count in IMITATED:
+        pairs = rejection.top_per_prompt(liked[:count, :n])
         shown = rejection.selected(rollout, pairs, group=TALK.group)
         pupil, _ = rejection.finetune_on(model, shown, seed=seed, config=TALK)
-        found = {"by": "requests", "judge_name": "gold", "n": TALK.group}
-        found |= {"requests": count, "shown_gold": worth(most[:count], shown)}
-        yield {**found, **heard(pupil, by["gold"])}
+        found[f"best of {n}, {count} requests"] = {
+            "data": gold[pairs[:, 0], pairs[:, 1]].mean(),
+            "practised": heard(pupil, asked)[1].mean(),
+            "new": (100 * heard(pupil, new)[1]).round().long(),
+        }
+    return found
 
 
-def worth(asked: Sequence[Task], shown: Rollout) -> float:
-    """The mean gold score of what was shown."""
-    return rewards.gold(asked, shown).mean().item()
+def obeying(model: nn.Module, judge: Reward, *, seed: int) -> list[dict[str, float]]:
+    """Rounds by a learned judge: before each and after the last, what is said of it."""
+    new, looks = evaluate.exam("talk"), []
 
+    def watch(_: int, policy: nn.Module) -> None:
+        rollout, gold = heard(policy, new)
+        told = {"judge": judge(new, rollout), "gold": gold}
+        told |= {"length": rollout.lengths.double()}
+        looks.append({name: x.mean().item() for name, x in told.items()})
 
-def iterated(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """Rounds of best-of-16 by each judge."""
-    ask = task_stream("talk", count=REQUESTS, seed=seed)
-    for name, judge in judges().items():
-        looks: list[dict[str, float]] = []
-        policy, _ = rejection.rejection_rounds(
-            model,
-            judge,
-            ask,
-            rejection.top_per_prompt,
-            seed=seed,
-            count=TALK_ROUNDS,
-            config=TALK,
-            watch=lambda _, policy: looks.append(heard(policy, judge)),  # noqa: B023
-        )
-        yield {"judge_name": name, "looks": looks, "right": others(policy)["others"]}
-
-
-def judged(model: Transformer, seed: int) -> Iterator[dict[str, Any]]:
-    """Best of n at inference by reward models of several educations, and by gold."""
-    asked = taste.requests(count=64, seed=100 + seed, split="test")
-    config = RejectionConfig(group=max(JUDGED))
-    rollout, gold = rejection.sample_and_score(
-        model, rewards.gold, asked, seed=seed, config=config
+    rejection.rejection_rounds(
+        model,
+        judge,
+        on_policy.task_stream("talk", count=ASKED, seed=seed),
+        rejection.top_per_prompt,
+        seed=seed,
+        count=ROUNDS,
+        config=replace(TALK, group=8),
+        watch=watch,
     )
-    fresh = sample_pairs(model, count=512, seed=50 + seed, split="test")
-    told = sample_pairs(model, count=max(count for count, _ in TAUGHT), seed=70 + seed)
-
-    def curve(scores: Tensor) -> dict[str, Any]:
-        liked = scores.reshape(gold.shape)
-        return {"gold": best_of(liked, gold, JUDGED).mean(0)}
-
-    truth = (fresh.chosen_gold > fresh.rejected_gold).double().mean()
-    yield {"kind": "gold", "comparisons": 0, "accuracy": truth, **curve(gold)}
-    kinds = [
-        *((SurprisalRewardModel, each) for each in TAUGHT),
-        (RewardModel, TAUGHT[-1]),
-    ]
-    for kind, (count, epochs) in kinds:
-        some = told.rows(torch.arange(count))
-        judge, _ = fit_reward_model(model, some, kind=kind, epochs=epochs, seed=seed)
-        name = {"kind": kind.__name__, "comparisons": count}
-        scores = rewards.learned(judge)(asked, rollout)
-        yield {**name, "accuracy": accuracy(judge, fresh), **curve(scores)}
+    return looks
 
 
-SWEEPS = dict.fromkeys((distilled, iterated, judged, mixed), TALK_SEEDS)
-SWEEPS |= {before: range(1), verified: SEEDS}
-RECORD = of_sweeps("10_rejection_sampling", instructed_model, SWEEPS, file=__file__)
+def talk(seed: int) -> dict[str, Any]:
+    """Best of n by each judge, what imitation keeps, and rounds."""
+    model, new = writer(seed), evaluate.exam("talk")
+    learned = judges(model, seed)
+    fresh = deepseek_r1.compared(model, count=500, seed=seed + 1_000, split="test")
+    rollout, gold = rejection.sample_and_score(
+        model, rewards.gold, new, seed=seed, config=TALK
+    )
+    found: dict[str, Any] = {"before": (100 * heard(model, new)[1]).round().long()}
+    for name, judge in {"gold": rewards.gold, **learned}.items():
+        liked = judge(new, rollout).reshape(gold.shape)
+        better, worse = (judge(fresh.asked, r) for r in (fresh.chosen, fresh.rejected))
+        right = (better > worse).double() + 0.5 * (better == worse).double()
+        found[name] = {
+            "accuracy": right.mean(),
+            "best of": evaluate.best_of(liked, gold, SIZES).mean(0),
+        }
+    for name in ("gold", "1,200"):
+        judge = learned.get(name, rewards.gold)
+        found[name]["imitated"] = imitation(model, judge, seed=seed)
+    for name, judge in learned.items():
+        found[name]["rounds"] = obeying(model, judge, seed=seed)
+    return found
+
+
+RECORD = Record(
+    "10_rejection_sampling",
+    call,
+    runs={"sweep": sweep, "games": games, "facts": facts, "talk": talk},
+    seeds={"sweep": [SWEEP], **dict.fromkeys(("games", "facts", "talk"), range(5))},
+    file=__file__,
+)

@@ -1,22 +1,21 @@
-"""What chapter 4 claims: what comparisons leave open, what was recorded, what is shown."""
+"""What chapter 4 claims: what comparisons leave open, and what was recorded."""
 
-from dataclasses import replace
-from functools import partial
 from itertools import combinations, permutations
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
 
-from labs import minimal_pairs, reward_models_runs
-from lib import preference_data, reward_model
+from labs import minimal_pairs, process_rewards
+from labs import reward_models_runs as runs
+from lib import pretrain
 from lib.losses.reward import bradley_terry, k_wise
-from lib.villagers import answers, instructed_model
-from lib.worlds.village.taste import Judgement, judge
+from lib.reward_model import RewardModel, score
+from lib.seeds import generator
+from lib.sft import written
+from lib.worlds.people import person_in
 
-ROOT = Path(__file__).resolve().parents[1]
-SWEEP = reward_models_runs.RECORD.read()
+FIVE = runs.RECORD.read()["runs"]["five bases"]
+WORKED = process_rewards.RECORD.read()["runs"]["bases"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,81 +55,94 @@ def test_the_pairs_of_a_plackett_luce_ranking_are_bradley_terry_pairs(seed, seed
     torch.testing.assert_close(k_wise(r[None])[0], sum(pairs) / 6)
 
 
-def test_the_recorded_sweep_says_what_the_page_says():
-    sizes, ceiling = SWEEP["sizes"], SWEEP["ceiling"]
-    assert tuple(sizes) == reward_models_runs.SIZES == (32, 128, 512, 2048, 8192)
-    plain, informed = (
-        torch.tensor(SWEEP["accuracy"][kind]) for kind in ("RewardModel", "Informed")
-    )
-    assert (
-        plain.shape
-        == informed.shape
-        == (reward_models_runs.SEEDS, len(sizes))
-        == (3, 5)
-    )
-    for runs in (plain, informed):
-        assert (runs[:, 0] < 0.56).all(), "hardly better than a coin"
-        assert (runs < ceiling).all() and (runs[:, -1] > runs[:, 0] + 0.05).all()
-    assert (plain[:, :4] - informed[:, :4]).mean(0).abs().max() < 0.03
-    assert informed[:, -1].min() > plain[:, -1].max() + 0.05
-    said = [0.58, 0.61, 0.65]  # at 512, 2,048 and 8,192: no plateau
-    assert plain.mean(0)[2:].tolist() == pytest.approx(said, abs=0.005)
-    assert informed.mean(0)[-1].item() == pytest.approx(0.76, abs=0.005)
-    assert (plain.mean(0).diff() > 0).all() and ceiling == pytest.approx(
-        0.81, abs=0.005
-    )
-    assert 0.5 < SWEEP["each other"] < ceiling < 0.86
+# ------------------------------------------------------------------- the controls
 
 
-def test_the_recorded_sweep_names_its_command_its_date_and_its_code():
-    assert SWEEP["command"] == "python -m benchmarks.reward_model"
-    assert len(SWEEP["date"]) == 10 and len(SWEEP["code"]) == 16
-    assert SWEEP["torch"] and SWEEP["python"]
+def test_more_layers_begin_as_the_trunk_itself_and_can_learn():
+    base = pretrain.base_model(seed=0)
+    tall = runs.deeper(base)
+    tokens = torch.randint(5, 90, (3, 20), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(tall(tokens), base(tokens), rtol=0, atol=1e-12)
+    assert len(tall.blocks) == 4
+    tall.hidden(tokens).square().sum().backward()
+    assert all(block.out.weight.grad.abs().sum() > 0 for block in tall.blocks)
 
 
-def test_the_page_reads_this_record():
-    page = nbformat.read(ROOT / "notebooks/04_reward_models.ipynb", 4)
-    assert any(reward_models_runs.RECORD.path.name in c.source for c in page.cells)
-
-
-def test_the_page_s_table_of_minimal_pairs_is_the_library_s():
-    page = nbformat.read(ROOT / "notebooks/04_reward_models.ipynb", 4)
-    text = "\n".join(c.source for c in page.cells if c.cell_type == "markdown")
-    for edit in minimal_pairs.EDITS:
-        row = next(line for line in text.splitlines() if line.startswith(f"| {edit} |"))
-        shown = [version.strip() for version in row.split("|")[2:4]]
-        _, better, worse = minimal_pairs.pairs(edit)
-        for version, full in zip(shown, (better[0], worse[0])):
-            assert full.endswith(version.removeprefix("… "))
-
-
-def form(judgement: Judgement) -> float:
-    """What gold sees, but for truth and relevance: any fact counts alike."""
-    facts = 0.3 * (judgement.true + judgement.false)
-    blind = replace(judgement, true=0, false=0, to_the_point=False)
-    return facts + blind.score
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_to_weigh_form_alone_takes_one_to_where_the_plain_model_is(seed):
-    pairs = preference_data.sample_pairs(instructed_model(), count=1024, seed=50 + seed)
-    best, _ = preference_data.ceiling(pairs.chosen_gold, pairs.rejected_gold)
-    gap = [
-        form(judge(task, one.text, finished=one.finished))
-        - form(judge(task, other.text, finished=other.finished))
-        for task, one, other in zip(
-            pairs.asked, answers(pairs.chosen), answers(pairs.rejected)
+def test_in_the_clean_comparisons_truth_is_all_there_is():
+    pairs = runs.clean(100, seed=1)
+    known = {person.name for person in minimal_pairs.people("train")}
+    for row, task in enumerate(pairs.asked):
+        person = person_in(task.request)
+        one, other = (
+            side.actions[row][side.mask[row]] for side in (pairs.chosen, pairs.rejected)
         )
-    ]
-    right = sum((g > 0) + 0.5 * (g == 0) for g in gap) / len(gap)
-    assert 0.56 < right < 0.74 and right < best - 0.05
+        assert person.name in known and len(one) == len(other)
+        assert (one != other).sum() == 1
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_trunk_knows_what_a_young_reward_model_does_not(seed):
-    trunk = instructed_model()
-    pairs = preference_data.sample_pairs(trunk, count=256, seed=60 + seed)
-    model, _ = reward_model.fit_reward_model(trunk, pairs, seed=seed)
-    edit = "true, not false"
-    assert minimal_pairs.sees(partial(minimal_pairs.likelihood, trunk), edit) > 0.9
-    assert minimal_pairs.sees(partial(reward_model.score, model), edit) < 0.85
+def test_the_probe_is_where_its_loss_is_flat():
+    base = pretrain.base_model(seed=0)
+    pairs = runs.clean(60, seed=1)
+    apart = runs.last_hidden(base, pairs.chosen) - runs.last_hidden(
+        base, pairs.rejected
+    )
+    judge = runs.probe(base, pairs)
+    gap = judge(pairs.chosen) - judge(pairs.rejected)
+    weight = torch.linalg.lstsq(apart, gap.unsqueeze(1)).solution[:, 0].requires_grad_()
+    loss = bradley_terry(apart @ weight, 0 * gap)[0] + 1e-4 * weight.square().sum()
+    (slope,) = torch.autograd.grad(loss, weight)
+    assert slope.abs().max() < 1e-3 and gap.mean() > 0
+
+
+def test_the_likelihood_of_an_answer_is_that_of_its_tokens_alone():
+    base = pretrain.base_model(seed=0)
+    found = minimal_pairs.pairs("one fact more", minimal_pairs.people()[:1])
+    rollout = written(found.asked, found.better)
+    got = runs.likelihood(base, rollout)
+    logps = base(rollout.states).log_softmax(-1)
+    each = logps.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(got, (each * rollout.mask).sum(1).detach())
+    assert not got.requires_grad
+
+
+def test_one_pass_reads_every_comparison_once_an_epoch():
+    pairs = runs.clean(40, seed=2)
+    model = RewardModel(pretrain.base_model(seed=0))
+    before = score(model, pairs.chosen)
+    assert runs.one_pass(model, pairs) is model
+    assert (before == 0).all() and (score(model, pairs.chosen) != 0).any()
+    order = runs.minibatches(40, epochs=2, batch=16, generator=generator("order", 0))
+    rows = torch.cat([*order]).sort().values
+    assert rows.tolist() == [k for k in range(40) for _ in range(2)]
+
+
+# -------------------------------------------------------------------- the records
+
+
+def test_every_base_was_run():
+    assert [*FIVE] == [str(seed) for seed in range(5)]
+    assert [*WORKED] == [str(seed) for seed in range(3)]
+    for run in FIVE.values():
+        found = run["comparisons"]
+        assert found["distinct"] >= 200 and len(found["plain"]["right"]) == runs.FRESH
+        for kind in runs.KINDS_OF_MODEL:
+            curve = found[kind]["curve"]
+            assert len(curve["accuracy"]) == len(runs.SIZES)
+            right = [int(x) for x in found[kind]["right"]]
+            assert sum(right) / len(right) == pytest.approx(
+                curve["accuracy"][-1], abs=1e-3
+            )
+
+
+def test_no_judge_of_thoughts_is_above_the_verifier():
+    for run in WORKED.values():
+        best = run["chosen"]["verifier"]["right"]
+        for each in run["chosen"].values():
+            assert all(x <= y + 1e-9 for x, y in zip(each["right"], best))
+            assert each["right"][0] == pytest.approx(run["thoughts"]["right"], abs=1e-3)
+            mean = sum(each["each at 8"]) / len(each["each at 8"])
+            assert mean == pytest.approx(each["right"][-1], abs=1e-3)
+
+
+def test_the_curves_hold_what_the_page_says_of_the_sizes():
+    assert runs.SIZES == (300, 1_000, 3_000) and process_rewards.NS[-1] == 8

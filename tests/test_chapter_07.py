@@ -1,24 +1,36 @@
-"""What chapter 7 claims: imitation is a KL divergence and a policy gradient; ends matter."""
+"""What chapter 7 derives and builds in view, held over other inputs, and what it claims."""
+
+import ast
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import agents, instruction_tuning, instruction_tuning_runs
-from lib import sft, villagers
+from labs import agents
+from labs import instruction_tuning as it
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
+from lib.pretrain import Packed, next_token_loss
 from lib.rollout import Batch
-from lib.sft import sft_loss, written
+from lib.sft import instruct, sft_loss, written
 from lib.train import fit
-from lib.villagers import demonstrations
 from lib.worlds import exact
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.tasks import SKILLS
+from lib.worlds.language import TOKENIZER
 from tools import notebooks
 
-TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
-RECORD = instruction_tuning_runs.RECORD.read()
+PAGE = notebooks.read(notebooks.ROOT / "notebooks" / "07_instruction_tuning.ipynb")
+TINY = Config(vocabulary=len(TOKENIZER), layers=1, width=16, heads=2, hidden=16)
+DEFINES = ast.Import | ast.ImportFrom | ast.FunctionDef
+
+
+def built(*names: str) -> dict:
+    """What these cells of the page import and define; what they run is left out."""
+    space = {"torch": torch, "TOKENIZER": TOKENIZER, "it": it}
+    for name in names:
+        source = next(each.source for each in PAGE.cells if each.id == name)
+        kept = [node for node in ast.parse(source).body if isinstance(node, DEFINES)]
+        exec(compile(ast.Module(kept, []), name, "exec"), space)
+    return space
 
 
 def tiny(seed=0):
@@ -32,9 +44,18 @@ def slope(loss, model):
     )
 
 
+def several(seed=0):
+    """Short and long demonstrations."""
+    worked = [(task, it.worked(task)) for task in it.games(3, seed=seed)]
+    return it.demonstrations(4, seed=seed) + worked
+
+
+# ----------------------------------------------------------------------- the derivation
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_imitation_is_a_policy_gradient_with_reward_1_on_somebody_else_s_actions(seed):
-    shown, model = written(*zip(*demonstrations(count=2, seed=seed))), tiny(seed)
+    shown, model = written(*zip(*several(seed))), tiny(seed)
     one = torch.ones_like(shown.rewards)
     paid = agents.policy_loss(model, Batch(shown, one, one, one))[0]
     imitated = sft_loss(model, shown)[0] * shown.mask.sum() / len(shown)
@@ -82,176 +103,106 @@ def test_to_imitate_oneself_teaches_nothing_and_the_chosen_teach_the_policy_grad
     assert_close(kept, exact.gradient(J, policy) / J.detach(), rtol=0, atol=1e-12)
 
 
+# ------------------------------------------------------------------------ built in view
+
+
+def test_the_rows_of_the_page_are_lib_s():
+    shown = several()
+    tokens, answer = built("padded")["padded"](shown)
+    rollout = written(*zip(*shown))
+    assert torch.equal(tokens[:, 1:][answer[:, 1:]], rollout.actions[rollout.mask])
+    assert torch.equal(answer[:, 1:].sum(1), rollout.mask.sum(1))
+    for (task, text), row in zip(shown, tokens):
+        ids = [TOKENIZER.begin, *TOKENIZER.encode(f"{task.prompt} {text}")]
+        assert row[: len(ids) + 1].tolist() == [*ids, TOKENIZER.end]
+        assert (row[len(ids) + 1 :] == TOKENIZER.pad).all()
+
+
+@pytest.mark.parametrize(("epochs", "batch", "seed"), [(1, 32, 0), (3, 4, 5)])
+def test_the_loop_of_the_page_gives_the_weights_of_lib_s(epochs, batch, seed):
+    how = {"epochs": epochs, "batch": batch, "lr": 0.01, "seed": seed}
+    model, theirs = tiny(), tiny()
+    ours, losses = built("padded", "imitate")["imitate"](model, several(), **how)
+    history = instruct(theirs, several(), **how)
+    assert_close(torch.tensor(losses), torch.tensor(history["loss"]))
+    for a, b, before in zip(
+        ours.parameters(), theirs.parameters(), tiny().parameters()
+    ):
+        assert_close(a, b, rtol=0, atol=1e-9)
+        assert not torch.equal(a, before)
+    assert all(map(torch.equal, model.parameters(), tiny().parameters()))
+
+
+def test_demonstrations_are_packed_whole_each_once():
+    shown = several()
+    tokens, learned, document = built("padded", "pack")["pack"](shown, length=64)
+    assert tokens.shape == learned.shape == document.shape == (len(tokens), 65)
+    found = []
+    for row, is_it, of in zip(tokens, learned, document):
+        for number in range(int(of.max()) + 1):
+            at = (of == number).nonzero()[:, 0]
+            assert at.tolist() == list(range(at[0], at[0] + len(at)))  # side by side
+            found.append((row[at].tolist(), is_it[at].tolist()))
+        assert (row[of < 0] == TOKENIZER.pad).all() and not is_it[of < 0].any()
+    tokens_of = built("padded")["tokens_of"]
+    assert sorted(found) == sorted(tokens_of(*each) for each in shown)
+
+
+def test_each_goes_into_the_first_row_with_room_the_longest_first():
+    shown = several()
+    built_pack = built("padded", "pack")
+    sizes = sorted(
+        (len(built_pack["tokens_of"](*each)[0]) for each in shown), reverse=True
+    )
+    rows: list[list[int]] = []
+    for size in sizes:
+        row = next((row for row in rows if sum(row) + size <= 65), None)
+        if row is None:
+            rows.append(row := [])
+        row.append(size)
+    _, _, document = built_pack["pack"](shown, length=64)
+    got = [[int((of == n).sum()) for n in range(int(of.max()) + 1)] for of in document]
+    assert got == rows
+
+
+def test_a_demonstration_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="rows of 11"):
+        built("padded", "pack")["pack"](several(), length=10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("length", [56, 96])
+def test_packing_changes_neither_the_loss_nor_its_gradient(seed, length):
+    space, model, shown = built("padded", "loss-of", "pack"), tiny(seed), several(seed)
+    alone = space["loss_of"](model, *space["padded"](shown))
+    packed = space["pack"](shown, length=length)
+    together = space["packed_loss"](model, *packed)
+    assert_close(alone, sft_loss(model, written(*zip(*shown)))[0], rtol=0, atol=1e-12)
+    assert_close(together, alone, rtol=0, atol=1e-12)
+    assert_close(slope(together, model), slope(alone, model), rtol=0, atol=1e-12)
+    seen = space["packed_loss"](model, *packed, apart=False)
+    assert (seen - alone).abs() > 1e-6  # who sees strangers reads otherwise
+
+
+def test_with_every_token_learnt_packing_is_lib_s_pretraining_loss():
+    space, model = built("padded", "pack"), tiny()
+    tokens, _, document = space["pack"](several())
+    ours = space["packed_loss"](model, tokens, document >= 0, document)
+    theirs = next_token_loss(model, Packed(tokens, document))[0]
+    assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_with_the_end_hidden_the_loss_falls_and_the_model_does_not_learn_to_stop(seed):
-    shown, ends = demonstrations(count=8, seed=seed), {}
+    space, shown, ends = built("padded", "imitate", "no-end"), several(seed), {}
     rows = written(*zip(*shown))
     last = rows.mask & (rows.actions == TOKENIZER.end)
-    for edit in (instruction_tuning.as_written, instruction_tuning.without_end):
-        model = instruction_tuning.tuned(
-            tiny(seed), shown, updates=60, edit=edit, lr=0.02
+    for learn in ("as_written", "without_end"):
+        model, losses = space["imitate"](
+            tiny(seed), shown, epochs=60, lr=0.02, learn=space[learn]
         )
         with torch.no_grad():
-            before, after = (sft_loss(m, edit(rows))[0] for m in (tiny(seed), model))
             logps = token_logps(model(rows.states), rows.actions)
-        assert after < before - 1
-        ends[edit] = logps[last].exp().mean()
-    assert (
-        ends[instruction_tuning.as_written]
-        > 0.2
-        > 0.01
-        > ends[instruction_tuning.without_end]
-    )
-
-
-# ------------------------------------------------------------------------ the record
-
-
-def column(sweep, what, **only):
-    """(seeds, settings)."""
-    found = [r for r in RECORD[sweep] if all(r[k] == v for k, v in only.items())]
-    return torch.tensor([[r[what] for r in found if r["seed"] == s] for s in range(3)])
-
-
-def test_the_record_says_what_made_it():
-    made = RECORD["made"]
-    assert made["command"] == "python -m tools.record_tuning"
-    assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
-    assert made["updates"] == instruction_tuning_runs.UPDATES
-    assert (made["batch"], made["lr"]) == (sft.BATCH, sft.LR)
-
-
-def test_the_record_holds_every_setting_on_every_seed():
-    wanted = {
-        "sizes": len(instruction_tuning_runs.SIZES),
-        "masks": 5,
-        "epochs": 1 + len(instruction_tuning_runs.LOOKS),
-        "rates": len(instruction_tuning_runs.RATES),
-        "rehearsals": len(instruction_tuning_runs.REHEARSALS),
-        "alone": 2,
-    }
-    for sweep, settings in wanted.items():
-        assert len(RECORD[sweep]) == 3 * settings
-        assert set(RECORD["before"]) < set(RECORD[sweep][0])
-
-
-def test_the_sweeps_can_be_made_again(monkeypatch):
-    monkeypatch.setattr(instruction_tuning_runs, "UPDATES", 3)
-    monkeypatch.setattr(instruction_tuning_runs, "SIZES", (1,))
-    [found] = instruction_tuning_runs.sizes(tiny().float(), 0)
-    assert found["shown"] == 7
-    assert set(found) == {"shown", *RECORD["before"]}
-    assert all(skill in found for skill in SKILLS)
-
-
-def test_longer_questions_hold_the_question_and_fit_the_context():
-    asked = [task for task, _ in demonstrations(count=5, seed=0)]
-    put = instruction_tuning_runs.longer(asked, seed=0)
-    for task, long in zip(asked, put):
-        assert long.request.endswith(task.request)
-        assert len(long.request) > len(task.request) + 10
-        assert long.answer == task.answer
-    assert put == instruction_tuning_runs.longer(asked, seed=0)
-
-
-def test_half_of_a_short_demonstration_is_its_answer_and_a_sixth_of_a_long_one():
-    asked, texts = zip(*demonstrations(count=30, seed=0))
-    found = []
-    for put in (asked, instruction_tuning_runs.longer(asked, seed=0)):
-        rows = written(put, texts)
-        found.append(
-            (rows.mask.sum() / instruction_tuning.everything(rows).mask.sum()).item()
-        )
-    assert found == [pytest.approx(0.46, abs=0.01), pytest.approx(0.16, abs=0.01)]
-
-
-def test_the_pages_count_what_is_different_among_the_demonstrations_and_the_prompts():
-    def different(found):
-        return len({*found})
-
-    for seed, whole in enumerate((2123, 2176, 2164)):
-        shown = demonstrations(count=600, seed=seed)
-        pairs = [(task.request, text) for task, text in shown]
-        assert len(pairs) == 4200 and different(pairs) == whole
-        asked = {task.request for task, _ in shown if task.skill == "know"}
-        assert len(asked) == 35
-    for count, most, about in ((20, 140, 127), (100, 700, 515), (200, 1400, 890)):
-        for seed in range(3):
-            shown = demonstrations(count=count, seed=seed)
-            pairs = [(task.request, text) for task, text in shown]
-            assert len(pairs) == most
-            assert different(pairs) == pytest.approx(about, rel=0.02)
-    exam = {}
-    for count in (40, 64):
-        for task in villagers.exam(count=count):
-            exam.setdefault((count, task.skill), set()).add(task.request)
-    sizes = {name: len(found) for name, found in exam.items()}
-    assert (sizes[64, "know"], sizes[64, "list"]) == (13, 17)
-    assert sizes[64, "repeat"] == sizes[64, "words"] == 14
-    assert min(sizes[64, skill] for skill in ("sum", "reverse", "talk")) >= 49
-    verified = [sizes[40, skill] for skill in SKILLS]
-    assert (min(verified), max(verified), sum(verified)) == (13, 35, 123)
-
-
-def test_form_comes_after_seven_and_skill_long_after():
-    form, right = column("sizes", "form"), column("sizes", "right")
-    before = RECORD["before"]
-    assert (form[:, 0] > before["form"] + 0.25).all()
-    assert (right[:, 0] < before["right"]).all()
-    assert (right[:, 2:] > 3 * before["right"]).all()
-    assert (right[:, 4] > right[:, 2]).all()
-    assert (right[:, 4] > right[:, 3] + 0.05).sum() == 2  # on two seeds of three
-
-
-def test_to_learn_the_questions_costs_most_where_they_are_long():
-    gap = {}
-    for long in (False, True):
-        answers, every = (
-            column("masks", "right", long=long, learned=edit)
-            for edit in ("as_written", "everything")
-        )
-        assert (answers > every).all()
-        gap[long] = (answers - every).mean()
-    assert gap[True] > 1.5 * gap[False]
-
-
-def test_with_the_end_hidden_the_tuned_models_run_on():
-    bug = column("masks", "finished", learned="without_end")
-    assert RECORD["before"]["finished"] > 0.99
-    assert (column("masks", "finished", learned="as_written") > 0.99).all()
-    assert (bug < 0.7).all()
-
-
-def test_after_sixteen_epochs_the_loss_is_worse_and_the_answers_are_better():
-    early, late = 3, 8  # after 3 epochs and after 16
-    loss, right, talk = (column("epochs", what) for what in ("loss", "right", "talk"))
-    assert (loss[:, late] > loss[:, early]).all()
-    assert (loss.argmin(1) < late).all()
-    assert (right[:, late] > right[:, early] + 0.15).all()
-    assert (talk[:, late] > talk[:, early] + 0.25).all()
-
-
-def test_the_learning_rate_that_wins_the_exam_has_lost_the_language():
-    for what in ("right", "talk", "form"):
-        at = {lr: column("rates", what, lr=lr) for lr in instruction_tuning_runs.RATES}
-        assert (at[1e-2] > at[3e-3]).all() and (at[1e-2] > at[3e-2]).all()
-    assert (column("rates", "text: letter", lr=1e-2) > len(TOKENIZER)).all()
-    assert (column("rates", "text: letter", lr=3e-3) < 5).all()
-
-
-def test_rehearsal_brings_the_old_text_back_at_no_price_that_can_be_seen():
-    for form in ("page", "story", "letter"):
-        none, some, much = (
-            column("rehearsals", f"text: {form}", every=every) for every in (0, 4, 1)
-        )
-        assert (none > some).all() and (some > much).all()
-        assert (much < 1.05 * RECORD["before"][f"text: {form}"]).all()
-    right = [column("rehearsals", "right", every=every).mean() for every in (0, 4, 1)]
-    assert max(right) - min(right) < 0.03
-
-
-def test_the_page_reads_this_record():
-    page = notebooks.read(notebooks.ROOT / "notebooks/07_instruction_tuning.ipynb")
-    assert any(
-        instruction_tuning_runs.RECORD.path.name in cell.source for cell in page.cells
-    )
+        assert losses[-1] < losses[0] - 1
+        ends[learn] = logps[last].exp().mean()
+    assert ends["as_written"] > 0.2 > 0.02 > ends["without_end"]

@@ -1,22 +1,25 @@
 """What chapter 10 claims: selection is a policy gradient; who is selected is all of it."""
 
+import itertools
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import rejection_sampling
-from lib import kl, rejection, rewards
+from labs import rejection_sampling as lab
+from lib import evaluate, kl, rejection
 from lib.losses.policy_gradient import reinforce
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.sft import sft_loss
 from lib.worlds import exact
-from lib.worlds.village import taste
-from lib.worlds.village.tasks import tasks
-from tools import notebooks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.tasks import tasks
 
-RECORD = rejection_sampling.RECORD.read()
-TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
+RUNS = lab.RECORD.read()["runs"]
+TINY = Config(
+    vocabulary=len(TOKENIZER), context=128, layers=1, width=16, heads=2, hidden=16
+)
 
 
 def tiny(seed=0):
@@ -98,7 +101,7 @@ def test_imitating_the_best_of_two_climbs_the_win_rate_against_oneself(seed, see
 
 
 def test_on_samples_the_gradients_of_reinforce_and_of_imitation_agree():
-    model, asked = tiny(), tasks("know", count=6, seed=0)
+    model, asked = tiny(), tasks("facts", count=6, seed=0)
     config = rejection.RejectionConfig(group=4, max_tokens=5)
 
     def odd(asked, rollout):
@@ -127,99 +130,30 @@ def test_scores_read_in_the_wrong_order_select_answers_that_were_not_meant():
 
 def test_on_a_verifiers_ties_the_overall_selection_takes_the_first_prompts():
     scores = torch.tensor([[1.0, 1, 1], [0, 1, 0], [0, 1, 1]])
-    kept = rejection_sampling.as_many_overall(scores)
-    assert kept.tolist() == [[0, 0], [0, 1], [0, 2]]
-    assert rejection_sampling.best_right(scores).tolist() == [[0, 0], [1, 1], [2, 1]]
-    assert len(rejection.top_k_overall(scores * 0, 3)) == 3
-    assert len(rejection_sampling.as_many_overall(scores * 0)) == 0
+    assert lab.overall(scores).tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert lab.one_right(scores).tolist() == [[0, 0], [1, 1], [2, 1]]
+    assert len(lab.overall(scores * 0)) == len(lab.one_right(scores * 0)) == 0
+    right = rejection.every_passing(scores).tolist()
+    some = lab.overall_shuffled(scores).tolist()
+    assert len(some) == 3 and all(pair in right for pair in some)
+    assert len({tuple(pair) for pair in some}) == 3
+    assert lab.overall_shuffled(scores * 0).shape == (0, 2)
 
 
-# ------------------------------------------------------------------------ the record
+def test_the_control_keeps_as_many_as_are_right_and_never_looks_which():
+    scores = torch.zeros(6, 4)
+    scores[:2, :3] = 1
+    pairs = lab.at_random(scores)
+    assert len(pairs) == 6 and len({tuple(pair) for pair in pairs.tolist()}) == 6
+    assert torch.equal(pairs, lab.at_random(scores.flip(0)))
 
 
-def column(sweep, what, **only):
-    """(seeds, …); what was measured on the way has an axis of looks behind that."""
-    rows = [r for r in RECORD[sweep] if all(r[k] == v for k, v in only.items())]
-    found = [r[what] if what in r else [x[what] for x in r["looks"]] for r in rows]
-    return torch.tensor(found, dtype=torch.float64)
-
-
-def test_the_record_says_what_made_it():
-    made = RECORD["made"]
-    assert made["command"] == "python -m tools.record_rejection"
-    assert len(made["code"]) == 12
-    assert made["date"] >= "2026-11-22"
-    assert made["answers"] == 6 * 160 * 16
-    assert set(RECORD["before"]) == {"others", "talk"}
-
-
-def test_the_record_holds_every_setting_on_every_seed():
-    assert len(RECORD["verified"]) == 5 * len(rejection_sampling.SEEDS)
-    sizes = 2 * len(rejection_sampling.SIZES) + len(rejection_sampling.NUMBERS)
-    assert len(RECORD["distilled"]) == 3 * sizes
-    assert len(RECORD["iterated"]) == 3 * 3
-    assert len(RECORD["judged"]) == 3 * (2 + len(rejection_sampling.TAUGHT))
-    assert len(RECORD["mixed"]) == 3
-    assert {len(r["looks"]) for r in RECORD["verified"] + RECORD["mixed"]} == {7}
-    assert {len(r["looks"]) for r in RECORD["iterated"]} == {6}
-
-
-def test_on_as_many_answers_every_right_one_imitated_beats_grpo_on_each_seed():
-    end = {
-        arm: column("verified", "right", arm=arm)[:, -1]
-        for arm in ("every", "afresh", "top", "overall", "grpo")
-    }
-    assert end["every"].min() > 0.97
-    assert 0.8 < end["afresh"].min() and end["afresh"].max() < 0.97
-    assert (end["top"] > end["overall"]).all() and (end["top"] > end["grpo"]).all()
-
-
-def test_the_overall_selection_never_learns_the_hard_words():
-    hard = {
-        arm: column("verified", "levels", arm=arm)[:, -1, 2]
-        for arm in ("top", "overall")
-    }
-    assert hard["top"].min() > 0.3 > 0.1 > hard["overall"].max()
-    assert (column("verified", "covered", arm="overall")[:, -1] < 0.25).all()
-
-
-def test_rounds_on_one_skill_destroy_the_others_and_a_mixture_keeps_a_part():
-    assert column("verified", "others", arm="every").max() < 0.05
-    assert column("mixed", "others")[:, -1].min() > 0.35
-    assert column("mixed", "talk")[:, -1].min() > RECORD["before"]["talk"] + 0.8
-    assert column("mixed", "right")[:, -1].min() > 0.95
-
-
-def test_the_better_judge_gains_more_and_a_poor_one_nothing_from_a_large_n():
-    found = [column("judged", "gold", kind="gold")]
-    for count, _ in reversed(rejection_sampling.TAUGHT):
-        found.append(column("judged", "gold", kind="Informed", comparisons=count))
-    gains = [(curve - curve[:, :1]).mean(0) for curve in found]
-    assert all((a > b)[1:].all() for a, b in zip(gains, gains[1:]))
-    assert gains[3][-1] < gains[3][4]  # 256 comparisons: best of 64 and of 16
-    plain = column("judged", "gold", kind="RewardModel")
-    assert (plain[:, -1] < found[1][:, -1] - 0.4).all()
-
-
-def test_imitation_keeps_a_part_of_the_gain_and_more_requests_keep_more():
-    for judge in ("gold", "informed"):
-        data, pupils = (
-            column("distilled", what, by="n", judge_name=judge).reshape(3, -1)
-            for what in ("shown_gold", "gold")
-        )
-        assert (pupils < data)[:, 1:].all() and (pupils.diff() > 0).all()
-        share = (pupils - pupils[:, :1]).mean(0) / (data - data[:, :1]).mean(0)
-        assert 0.5 < share[1:].min() and share[1:].max() < 0.8
-    more = column("distilled", "gold", by="requests").reshape(3, -1)
-    assert (more.diff() > 0.1).all()
-
-
-def test_a_model_that_imitated_the_best_of_32_is_worth_the_best_of_4():
-    data, pupils = (
-        column("distilled", what, by="n", judge_name="gold").reshape(3, -1).mean(0)
-        for what in ("shown_gold", "gold")
-    )
-    assert abs(pupils[-1] - data[2]) < 0.05 < data[5] - pupils[-1]
+def test_a_control_has_the_mean_of_the_matrix_over_all_its_draws():
+    matrix = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator())
+    rows = [sum(row) / 3 for row in itertools.product(*matrix.tolist())]
+    some = [sum(x) / 5 for x in itertools.combinations(matrix.flatten().tolist(), 5)]
+    for means in (rows, some):
+        assert sum(means) / len(means) == pytest.approx(matrix.mean().item(), abs=1e-12)
 
 
 def test_three_ideal_rounds_gain_less_each_where_the_world_has_room_for_them():
@@ -232,61 +166,135 @@ def test_three_ideal_rounds_gain_less_each_where_the_world_has_room_for_them():
     assert gain == [pytest.approx(x, abs=0.005) for x in (1.766, 2.827, 3.626)]
 
 
-def test_a_mixture_keeps_six_tenths_of_the_other_skills():
-    kept = column("mixed", "others")[:, -1].mean() / RECORD["before"]["others"]
-    assert round(kept.item(), 1) == 0.6
+def test_what_is_imitated_in_the_forward_kl_is_the_laws_mean_and_spread():
+    """Of bells, the one with the law's first two moments is nearest to it."""
+    x = torch.arange(21, dtype=torch.float64) / 10 - 1
+    law = torch.softmax(torch.sin(7 * x), 0)
+    weights = torch.zeros(2, dtype=torch.float64)
+    powers = torch.stack((x, x**2))  # (2, 21)
+    for _ in range(50):  # Newton: the slope is a difference of moments
+        p = torch.softmax(weights @ powers, 0)
+        spread = (powers * p) @ powers.T - torch.outer(powers @ p, powers @ p)
+        weights = weights + torch.linalg.solve(spread, powers @ (law - p))
+    best = torch.log_softmax(weights @ powers, 0)
+    assert_close(powers @ best.exp(), powers @ law, rtol=0, atol=1e-10)
+    near = kl.exact_kl(law.log(), best)
+    for step in torch.eye(2).double() * 0.01:
+        for other in (weights + step, weights - step):
+            assert near < kl.exact_kl(law.log(), torch.log_softmax(other @ powers, 0))
 
 
-def test_the_page_counts_the_different_words_and_requests_of_its_exams():
-    def different(asked):
-        return len({task.request for task in asked})
-
-    assert different(tasks("reverse", count=100, seed=77, split="test")) == 80
-    assert different(taste.requests(count=64, seed=9, split="test")) == 48
-    assert different(taste.requests(count=128, seed=9, split="test")) == 85
-    for seed in range(3):
-        judged = taste.requests(count=64, seed=100 + seed, split="test")
-        assert 50 <= different(judged) <= 53
-        most = taste.requests(count=768, seed=10_000 + seed)
-        for count, about in ((48, 44), (192, 162), (768, 435)):
-            assert different(most[:count]) == pytest.approx(about, rel=0.07)
+# ------------------------------------------------------------------------ the exams
 
 
-def test_rounds_by_a_blind_judge_please_the_judge_and_not_the_truth():
-    told = column("iterated", "judge", judge_name="plain")
-    assert (told[:, :4].diff() > 0).all()
-    plain, seeing, gold = (
-        column("iterated", "gold", judge_name=name)
-        for name in ("plain", "informed", "gold")
-    )
-    assert (plain[:, 5] < plain[:, 1] - 0.4).all()
-    assert (seeing[:, 5] > 2.5).all() and (gold[:, 5] > seeing[:, 5] + 0.2).all()
-    different = column("iterated", "different", judge_name="informed")
-    assert (different[:, 5] < 0.7).all()
+def test_the_exam_of_games_has_240_distinct_tasks_that_are_judged_one_by_one():
+    found = lab.examined(tiny())
+    assert found["each"].shape == (240,) and set(found["each"].tolist()) <= {0, 1}
+    assert found["right"] == found["each"].double().mean()
+    asked = [t for n in (3, 4, 5) for t in evaluate.exam("cups", level=n, count=80)]
+    assert len({task.request for task in asked}) == 240
 
 
-def test_the_sweeps_can_be_made_again(monkeypatch):
-    for name, value in {"ROUNDS": 1, "PROMPTS": 3, "GRPO_PROMPTS": 3}.items():
-        monkeypatch.setattr(rejection_sampling, name, value)
-    monkeypatch.setattr(rewards, "verified", lambda asked, r: (r.lengths % 2).double())
-    found = list(rejection_sampling.verified(tiny().float(), 0))
-    recorded = [r for r in RECORD["verified"] if r["seed"] == 0]
-    assert [f["arm"] for f in found] == [r["arm"] for r in recorded]
-    assert [{*f, "seed"} for f in found] == [set(r) for r in recorded]
-    assert set(found[0]["looks"][0]) == set(recorded[0]["looks"][0])
+@pytest.mark.parametrize("skill", ["facts", "talk"])
+def test_what_is_practised_is_distinct_and_of_training(skill):
+    asked = {task.request for task in lab.distinct(skill, 200, seed=0)}
+    assert len(asked) == 200
+    assert not asked & {task.request for task in evaluate.exam(skill)}
+    assert asked != {task.request for task in lab.distinct(skill, 200, seed=1)}
 
 
-def test_a_judge_never_sees_whether_a_control_is_one():
-    """The mean score of the controls is the matrix's own."""
-    matrix, draw = torch.rand(4, 4), torch.Generator().manual_seed(0)
-    kept = [rejection.random_per_prompt(matrix, generator=draw) for _ in range(3000)]
-    pairs = torch.cat(kept)
-    got = matrix[pairs[:, 0], pairs[:, 1]].mean()
-    assert abs(got - matrix.mean()) < 0.02
+# ------------------------------------------------------------------------ the record
 
 
-def test_the_page_reads_this_record():
-    page = notebooks.read(notebooks.ROOT / "notebooks/10_rejection_sampling.ipynb")
-    assert any(
-        rejection_sampling.RECORD.path.name in cell.source for cell in page.cells
-    )
+def looks(arm, what="right"):
+    runs = RUNS["games"].values()
+    found = [[look[what] for look in run[arm]["looks"]] for run in runs]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def test_the_record_holds_every_arm_on_every_base():
+    assert {name: len(each) for name, each in RUNS.items()} == {
+        "sweep": 1,
+        "games": 5,
+        "facts": 5,
+        "talk": 5,
+    }
+    for run in RUNS["games"].values():
+        assert {*run} == {"before", "RL", *lab.SELECTIONS}
+    for arm in ("RL", *lab.SELECTIONS):
+        assert looks(arm).shape == (5, lab.ROUNDS + 1)
+        assert looks(arm, "each").shape == (5, lab.ROUNDS + 1, 240)
+        assert_close(looks(arm, "each").mean(2), looks(arm), rtol=0, atol=1e-4)
+        assert_close(looks(arm)[:, 0], looks("RL")[:, 0], rtol=0, atol=0)
+
+
+def test_both_learn_from_as_many_answers():
+    answers = lab.ROUNDS * lab.GAMES * lab.GROUP
+    assert answers == lab.UPDATES * lab.r1_zero.PROMPTS * lab.r1_zero.GROUP == 3072
+
+
+def test_rounds_make_the_habit_of_thinking_on_every_base_and_the_control_does_not():
+    assert looks("every right")[:, -1].min() > 0.95
+    assert looks("every right", "thinks")[:, 0].max() < 0.12
+    assert looks("every right", "thinks")[:, -1].min() > 0.98
+    assert looks("at random")[:, -1].max() < 0.3
+    first = [run["every right"]["kept"][0] for run in RUNS["games"].values()]
+    assert first == [run["at random"]["kept"][0] for run in RUNS["games"].values()]
+
+
+def test_at_the_best_of_the_sweep_rounds_and_reinforcement_learning_end_together():
+    swept = RUNS["sweep"][str(lab.SWEEP)]
+    for arm in ("every right", "RL"):
+        end = {float(lr): run[arm]["looks"][-1]["right"] for lr, run in swept.items()}
+        assert end[lab.LR] == max(end.values())
+    gap = looks("every right")[:, -1] - looks("RL")[:, -1]
+    assert gap.abs().max() < 0.05
+
+
+def test_who_gets_into_the_data_decides_what_is_learnt():
+    for run in RUNS["facts"].values():
+        before = torch.tensor(run["before"])
+        after = {
+            n: torch.tensor(run[n]["after"]) for n in ("one right", "any", "overall")
+        }
+        for some in (before <= 1, before >= 0):
+            one, any_, overall = (x[some].double().mean() for x in after.values())
+            assert one > any_ > overall
+        assert (
+            run["one right"]["covered"][-1] > 0.9 > 0.1 > run["overall"]["covered"][-1]
+        )
+        easy = before >= 8
+        assert after["overall"][easy].double().mean() < before[easy].double().mean()
+
+
+def talked(judge, what):
+    found = [run[judge][what] for run in RUNS["talk"].values()]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def test_the_better_judge_gains_more_on_every_base():
+    gains = {n: talked(n, "best of") for n in ("gold", "1,200", "300")}
+    gains = {n: x[:, -1] - x[:, 0] for n, x in gains.items()}
+    assert (gains["gold"] > gains["1,200"]).all()
+    assert (gains["1,200"] > gains["300"]).all()
+    sure = {n: talked(n, "accuracy").mean() for n in gains}
+    assert sure["gold"] > sure["1,200"] > sure["300"]
+
+
+def test_a_judge_is_pleased_with_its_rounds_whatever_gold_says():
+    for judge in ("1,200", "300"):
+        for rounds in (run[judge]["rounds"] for run in RUNS["talk"].values()):
+            assert rounds[-1]["judge"] > rounds[0]["judge"] + 0.3
+    gold = [[x["gold"] for x in r["300"]["rounds"]] for r in RUNS["talk"].values()]
+    gold = torch.tensor(gold, dtype=torch.float64)
+    assert gold[:, -1].mean() < gold[:, 0].mean()
+
+
+def test_imitation_keeps_a_part_of_the_gain_and_form_rather_than_facts():
+    for run in RUNS["talk"].values():
+        found = run["gold"]["imitated"]
+        one, most = (found[f"best of {n}, 200 requests"] for n in (1, 16))
+        new = [sum(x["new"]) / len(x["new"]) / 100 for x in (one, most)]
+        share = (new[1] - new[0]) / (most["data"] - one["data"])
+        assert 0.1 < share < 0.6  # of the gain of best-of-16
+        assert most["practised"] > new[1]

@@ -1,4 +1,4 @@
-"""Is the probability one, what is a token worth, what is a ranking worth?"""
+"""Is the probability one, what is a token worth, and how far do annotators let anyone come?"""
 
 import pytest
 import torch
@@ -6,32 +6,26 @@ import torch
 from labs import inspection
 from lib.preference_data import PreferencePairs
 from lib.sft import written
-from lib.worlds.village.tasks import Task
+from lib.worlds.people import PEOPLE
+from lib.worlds.talk import gold
+from lib.worlds.task import Task
 
-FOX = Task("talk", 1, "Tell me about the fox.", "")
-
-
-def test_a_pair_s_information_is_fisher_s(seeded):
-    """For K = 2 the model is the true likelihood: information = mean p(1-p)d²."""
-    gold = 1.1 * 2**0.5 * torch.randn(400_000, dtype=torch.float64, generator=seeded(7))
-    d = gold / 0.5
-    fisher = (torch.sigmoid(d) * torch.sigmoid(-d) * d**2).mean().item()
-    got = inspection.information(2, generator=seeded(0))
-    assert got == pytest.approx(fisher, rel=0.05)
+ADA = PEOPLE[0]
+TASK = Task("talk", 1, f"Tell me about {ADA.name}.", "")
+TRUE = f"{ADA.name} lives by the {ADA.home}."
+LONG = f"{TRUE} I know {ADA.first} well."
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_ranking_is_worth_more_than_one_pair_and_less_than_all_of_its(seed, seeded):
-    draw = seeded(seed)
-    told = [inspection.information(k, generator=draw) for k in (2, 3, 4, 6)]
-    worth = [x / told[0] for x in told]
-    assert 2 < worth[1] < 3 and 3 < worth[2] < 6 and 5 < worth[3] < 15
-    assert worth == sorted(worth)
-
-
-def test_a_ranking_has_at_least_two_answers(seeded, refuses):
-    with refuses("K: got 1, wanted an int of at least 2"):
-        inspection.information(1, generator=seeded())
+def pairs(chosen, rejected):
+    """Comparisons of written answers to one request."""
+    asked = [TASK] * len(chosen)
+    worth = [
+        torch.tensor([gold(TASK, x) for x in side]).double()
+        for side in (chosen, rejected)
+    ]
+    return PreferencePairs(
+        asked, written(asked, chosen), written(asked, rejected), *worth
+    )
 
 
 def test_claims_and_what_came_true_group_by_group():
@@ -72,32 +66,70 @@ def test_the_temperature_stays_on_its_grid():
 
 
 def test_the_price_of_a_token_at_equal_gold(seeded):
-    gold = torch.randn(500, dtype=torch.float64, generator=seeded(1))
+    worth = torch.randn(500, dtype=torch.float64, generator=seeded(1))
     lengths = torch.randint(5, 40, (500,), generator=seeded(2)).double()
     for b, c in ((2.0, 0.5), (0.5, -0.1), (1.0, 0.0)):
-        score = 7 + b * gold + c * lengths
-        price = inspection.token_price(score, gold, lengths)
+        score = 7 + b * worth + c * lengths
+        price = inspection.token_price(score, worth, lengths)
         assert price == pytest.approx(c / b, abs=1e-9)
-    longer = gold + lengths / 10  # gold itself likes length: no bias in following it
+    longer = worth + lengths / 10  # gold itself likes length: no bias in following it
     assert inspection.token_price(3 * longer, longer, lengths) == pytest.approx(0)
     with pytest.raises(ValueError, match="gold"):
-        inspection.token_price(gold, gold[1:], lengths)
+        inspection.token_price(worth, worth[1:], lengths)
     with pytest.raises(ValueError, match="lengths"):
-        inspection.token_price(gold, gold, lengths[1:])
+        inspection.token_price(worth, worth, lengths[1:])
 
 
-def test_annotators_are_asked_again_with_a_favour_for_length(seeded):
-    n = 200
-    short = written([FOX] * n, ["The fox is red."] * n)
-    long = written([FOX] * n, ["The fox was here today at night."] * n)
-    gold = torch.ones(n).double()
-    pairs = PreferencePairs([FOX] * n, short, long, 5 * gold, -gold)
-    shares = []
-    for favour in (0.0, 5.0, -5.0):
-        again = inspection.asked_again(pairs, favour=favour, generator=seeded(3))
-        assert len(again) == n and again.asked == pairs.asked
-        shares.append((again.chosen.lengths > short.lengths[0]).double().mean().item())
-        assert again.chosen_gold.max() < 5, "gold is what it is, not what was passed on"
-    assert shares[0] < 0.3 and shares[1] > 0.95 and shares[2] < 0.05
-    with pytest.raises(ValueError, match="favour"):
-        inspection.asked_again(pairs, favour=float("nan"), generator=seeded())
+def test_the_limits_are_those_of_the_panel_s_probabilities():
+    lie = (
+        f"{ADA.name} keeps a goat." if ADA.pet != "goat" else f"{ADA.name} keeps a pig."
+    )
+    some = pairs([TRUE, lie, TRUE], [LONG, TRUE, lie])
+    p = inspection.probabilities(some)
+    found = inspection.limits(some)
+    by_gold = [
+        p[0] if some.chosen_gold[0] > some.rejected_gold[0] else 0.5,
+        1 - p[1],
+        p[2],
+    ]
+    assert found["gold"] == pytest.approx(float(sum(by_gold)) / 3)
+    assert found["best"] == pytest.approx(torch.maximum(p, 1 - p).mean().item())
+    assert found["another"] == pytest.approx((p**2 + (1 - p) ** 2).mean().item())
+    assert p[1] + p[2] == pytest.approx(1)
+    assert found["best"] >= max(found["gold"], found["another"])
+
+
+def test_people_in_a_hurry_take_the_longer_answer_in_so_many_cases():
+    n = 400
+    some = pairs([TRUE] * n, [LONG] * n)
+    for share in (0.0, 0.3, 1.0):
+        late = inspection.hurried(some, share=share, seed=1)
+        longer = (late.chosen.lengths > late.rejected.lengths).double().mean()
+        assert longer == pytest.approx(share, abs=0.07 * (0 < share < 1))
+        assert (late.chosen_gold + late.rejected_gold).tolist() == pytest.approx(
+            (some.chosen_gold + some.rejected_gold).tolist()
+        )
+    already = pairs([LONG] * 9, [TRUE] * 9)
+    assert torch.equal(
+        inspection.hurried(already, share=1.0, seed=1).chosen.actions,
+        already.chosen.actions,
+    )
+    with pytest.raises(ValueError, match="share"):
+        inspection.hurried(some, share=1.5, seed=1)
+
+
+def test_a_choice_turned_round_swaps_texts_and_gold_and_nothing_else():
+    some = pairs([TRUE, LONG], [LONG, TRUE])
+    turned = inspection.swapped(some, torch.tensor([True, False]))
+    assert turned.chosen_gold.tolist() == [some.rejected_gold[0], some.chosen_gold[1]]
+    assert turned.chosen.lengths.tolist() == [
+        some.rejected.lengths[0],
+        some.chosen.lengths[1],
+    ]
+    assert turned.rejected.lengths.tolist() == [
+        some.chosen.lengths[0],
+        some.rejected.lengths[1],
+    ]
+    texts, worth = inspection.answers_of(some)
+    assert len(texts) == 4
+    assert worth.tolist() == [*some.chosen_gold.tolist(), *some.rejected_gold.tolist()]

@@ -1,35 +1,23 @@
-"""The decisions in instruction tuning, and the measures of what they do."""
+"""The runs of chapter 7: who is shown what, whose tokens are learnt, what is measured."""
 
-import inspect
 import random
 
 import pytest
 import torch
 
-from labs import instruction_tuning
-from labs.instruction_tuning import (
-    as_written,
-    ask_as,
-    everything,
-    reading,
-    rehearsed,
-    rehearsed_loss,
-    tuned,
-    well_formed,
-    without_end,
-)
-from lib import evaluate, sft, train, villagers
+from labs import instruction_tuning as it
+from lib import evaluate, pretrain, sft, train
 from lib.evaluate import Answer
 from lib.models.transformer import Config, Transformer
+from lib.pretrain import Packed, next_token_loss
 from lib.sft import sft_loss, written
 from lib.train import fit
-from lib.villagers import demonstrations
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.corpus import FORMS
-from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
+from lib.worlds import corpus, cups, tasks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
 
-TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
-SHORT, LONG = Task("know", 1, "A?", "b"), Task("know", 1, "A long one?", "c")
+TINY = Config(vocabulary=len(TOKENIZER), layers=1, width=16, heads=2, hidden=16)
+SHORT, LONG = Task("facts", 1, "A?", "b"), Task("facts", 1, "A long one?", "c")
 
 
 def tiny(seed=0):
@@ -41,194 +29,232 @@ def weights(model):
     return torch.cat([w.flatten() for w in model.state_dict().values()])
 
 
-# ------------------------------------------------------------- whose tokens are learned
+# ------------------------------------------------------------------ what is shown
+
+
+@pytest.mark.parametrize("skill", [*it.SKILLS, "cups"])
+def test_no_request_is_shown_twice_and_none_is_of_the_exam(skill):
+    found = it.distinct(skill, 300, seed=1)
+    requests = [task.request for task in found]
+    assert len({*requests}) == 300
+    assert not {*requests} & {task.request for task in evaluate.exam(skill)}
+    assert found[:20] == it.distinct(skill, 20, seed=1)  # more begin with the same
+    assert found[:20] != it.distinct(skill, 20, seed=2)
+
+
+def test_a_request_stands_in_brackets_and_its_task_is_the_same():
+    task = tasks.tasks("facts", count=1, seed=0)[0]
+    put = it.chat(task)
+    assert put.prompt == f"[ {task.request}]"
+    assert (put.skill, put.level, put.answer) == (task.skill, task.level, task.answer)
+    assert evaluate.prompt_ids(put) == [TOKENIZER.begin, *TOKENIZER.encode(put.prompt)]
+    assert tasks.verify(put, task.answer)
+
+
+def test_demonstrations_are_as_many_of_each_skill_with_right_answers():
+    shown = it.demonstrations(5, seed=0)
+    assert [t.skill for t, _ in shown] == [s for s in it.SKILLS for _ in range(5)]
+    assert all(tasks.verify(task, text) for task, text in shown)
+
+
+def test_games_have_up_to_five_swaps_and_are_worked_truly():
+    games = it.games(200, seed=0)
+    assert {task.level for task in games} == {2, 3, 4, 5} and len(games) == 200
+    assert all(tasks.faithful(task, it.worked(task)) for task in games)
+    assert all(cups.dialects(it.worked(task))["hill"] == 1 for task in games[:9])
+
+
+def test_teachers_slip_in_the_red_cup_alone_each_otherwise_or_all_alike():
+    games = it.games(1000, seed=0)
+    for teacher in (it.at_random, it.all_alike):
+        wrong = 0
+        for task in games:
+            text, true = teacher(task), it.worked(task)
+            assert text == teacher(task)
+            assert text[:-3] == true[:-3] and text[-1] == true[-1]
+            assert tasks.verify(task, text) == (text == true)
+            wrong += text != true
+        assert 0.16 < wrong / 1000 < 0.24
+    said = {(t.answer[0], it.all_alike(t)[-3]) for t in games}
+    assert said == {*((c, c) for c in "1234"), ("5", "1")}
+    errs = {it.at_random(t)[-3] for t in games if t.answer[0] == "5"}
+    assert errs == {*"12345"}
+
+
+# ------------------------------------------------------------- whose tokens are learnt
 
 
 def test_everything_is_each_row_up_to_its_end_and_no_padding():
     shown = written([SHORT, LONG], ["no", "no"])
-    got = everything(shown)
+    got = it.everything(shown)
     said = len(TOKENIZER.encode(" no"))  # and the end; the first token is no action
     sizes = [len(evaluate.prompt_ids(task)) + said for task in (SHORT, LONG)]
     at = torch.arange(shown.mask.shape[1])
     assert torch.equal(got.mask, at < torch.tensor(sizes)[:, None])
-    assert got.actions is shown.actions
     assert shown.mask.sum() == 2 * (said + 1)  # the record that was given is as it was
 
 
 def test_without_end_only_the_end_is_hidden():
     shown = written([SHORT, LONG], ["no", "no no"], finished=[True, False])
-    got = without_end(shown)
+    got = it.without_end(shown)
     hidden = shown.mask & ~got.mask
     assert hidden.sum() == 1
     assert (shown.actions[hidden] == TOKENIZER.end).all()
     assert not (got.mask & ~shown.mask).any()
-    assert as_written(shown) is shown
+    assert it.as_written(shown) is shown
 
 
-@pytest.mark.parametrize("edit", [as_written, everything, without_end])
+@pytest.mark.parametrize("edit", [it.as_written, it.everything, it.without_end])
 def test_tuned_is_fit_on_edited_batches_and_leaves_the_model_alone(edit):
-    shown = demonstrations(count=1, seed=0)  # 7 of them: batches of 3, 3, 1
-    model, by_hand = tiny(), tiny()
-    got = tuned(model, shown, updates=5, edit=edit, batch=3, lr=0.01, seed=4)
-    stream = list(sft.shuffled(shown, epochs=2, batch=3, seed=4))[:5]
-    batches = [edit(each) for each in stream]
-    fit(by_hand, batches, sft_loss, lr=train.warm_cosine(0.01, 5, warm=20))
+    shown = it.demonstrations(12, seed=0)  # 36: two batches an epoch
+    model, by_hand, seen = tiny(), tiny(), []
+    got = it.tuned(
+        model,
+        shown,
+        updates=4,
+        edit=edit,
+        lr=0.01,
+        seed=4,
+        look=lambda epoch, pupil: seen.append((epoch, weights(pupil).clone())),
+    )
+    stream = sft.shuffled(shown, epochs=2, batch=it.BATCH, seed=4)
+    rate = train.warm_cosine(0.01, 4, warm=20)
+    fit(by_hand, [edit(each) for each in stream], sft_loss, lr=rate)
     assert torch.equal(weights(got), weights(by_hand))
     assert torch.equal(weights(model), weights(tiny()))
+    assert [epoch for epoch, _ in seen] == [1, 2]
 
 
-def test_tuned_has_the_settings_of_instruct():
-    ours, theirs = (
-        {n: p.default for n, p in inspect.signature(f).parameters.items()}
-        for f in (tuned, sft.instruct)
-    )
-    for name in ("batch", "lr", "seed"):
-        assert ours[name] == theirs[name]
-    assert ours["edit"] is as_written
+def test_a_look_after_an_epoch_sees_the_updates_of_that_epoch():
+    shown, looks = it.demonstrations(4, seed=0), []
+
+    def look(_, model):
+        looks.append(weights(model).clone())
+
+    last = it.tuned(tiny(), shown, updates=3, seed=0, look=look)
+    assert len(looks) == 3
+    assert not torch.equal(looks[0], weights(tiny()))
+    assert torch.equal(looks[-1], weights(last))
 
 
-def test_few_demonstrations_are_shown_again_until_all_updates_are_made(monkeypatch):
+def test_rehearsal_reads_a_batch_of_text_after_each_of_demonstrations(monkeypatch):
     seen = []
-
-    def spy(model, batches, loss_fn, **knobs):
-        seen.extend(batches)
-
-    monkeypatch.setattr(instruction_tuning, "fit", spy)
-    tuned(tiny(), demonstrations(count=1, seed=0), updates=9)
-    assert [len(batch) for batch in seen] == [7] * 9
-
-
-def test_impossible_tuning_is_refused(refuses):
-    with refuses("updates: got 0, wanted an int of at least 1"):
-        tuned(tiny(), demonstrations(count=1, seed=0), updates=0)
-    with refuses("shown: got none, wanted at least one demonstration"):
-        tuned(tiny(), [], updates=1)
+    monkeypatch.setattr(
+        it, "fit", lambda model, batches, *_, **__: seen.extend(batches)
+    )
+    it.tuned(tiny(), it.demonstrations(4, seed=0), updates=3, seed=0, rehearse=True)
+    assert [isinstance(each, Packed) for each in seen] == [False, True] * 3
+    assert all(len(text) == pretrain.BATCH for text in seen[1::2])
+    text, model = seen[1], tiny()
+    assert it.either_loss(model, text)[0] == next_token_loss(model, text)[0]
+    assert it.either_loss(model, seen[0])[0] == sft_loss(model, seen[0])[0]
 
 
-# ------------------------------------------------------------------------ asked otherwise
+def test_updates_that_are_no_whole_epochs_are_refused(refuses):
+    with refuses("updates: got 3, wanted a multiple of 2, an epoch"):
+        it.tuned(tiny(), it.demonstrations(12, seed=0), updates=3, seed=0)
+    with refuses("number: got 0, wanted an int of at least 1"):
+        it.demonstrations(0, seed=0)
 
 
-def test_the_book_s_own_template_asks_as_ask_does(seeded):
-    asked = tasks("know", count=5, seed=0)
-    ours = ask_as(tiny(), asked, "Q: {}\nA:", generator=seeded(1), max_tokens=6)
-    theirs = evaluate.ask(tiny(), asked, generator=seeded(1), max_tokens=6)
-    assert torch.equal(ours.actions, theirs.actions)
-    assert torch.equal(ours.mask, theirs.mask)
+def test_every_size_fits_the_updates():
+    for size in it.SIZES:
+        assert it.UPDATES % -(-3 * size // it.BATCH) == 0
+    for size in it.GAMES:
+        assert it.WORKED % -(-size // it.BATCH) == 0
 
 
-def test_another_template_is_another_prompt(seeded):
-    got = ask_as(tiny(), [SHORT], "Say {}!", generator=seeded(1), max_tokens=3)
-    prompt = [TOKENIZER.begin, *TOKENIZER.encode("Say A?!")]
-    assert got.states[0, : len(prompt)].tolist() == prompt
-    assert got.mask[0].sum() <= 3
+# ------------------------------------------------------------------------ what is measured
+
+FORMS = [
+    ("facts", "What is the home of Ada Reed?", " mill", True),
+    (
+        "facts",
+        "What is the home of Ada Reed?",
+        " The home of Ada Reed is the inn.",
+        True,
+    ),
+    ("facts", "What is the home of Ada Reed?", " pony", False),
+    ("facts", "What is the home of Ada Reed?", "", False),
+    ("facts", "What is the pet of Ada Reed?", " a pony.", True),
+    ("strings", "What is the last letter of bdf?", " k", True),
+    ("strings", "What is the last letter of bdf?", " 3", False),
+    ("strings", "What is the last letter of bdf?", " k k", False),
+    ("strings", "How many letters has bdf?", " 9.", True),
+    ("strings", "How many letters has bdf?", " k", False),
+    ("constraints", "Write 3 words.", " mill", True),
+    ("constraints", "Write 3 words.", " mill mill", False),
+    ("constraints", "Write 3 words.", " mill and hill", False),
+    ("cups", "Red 2, blue 5. ant 1-5. Where?", " 3 4", True),
+    ("cups", "Red 2, blue 5. ant 1-5. Where?", " <think> two </think> 3 4", True),
+    ("cups", "Red 2, blue 5. ant 1-5. Where?", " <think> two 3 4", False),
+    ("cups", "Red 2, blue 5. ant 1-5. Where?", " 3", False),
+]
 
 
-def test_a_template_without_a_place_is_refused(refuses):
-    for template in ("Q: \nA:", "Q: {}{}"):
-        wanted = "one with one {} for the request"
-        with refuses(f"template: got {template!r}, wanted {wanted}"):
-            ask_as(tiny(), [SHORT], template, generator=torch.Generator())
+@pytest.mark.parametrize(("skill", "request_", "text", "has"), FORMS)
+def test_the_form_is_what_was_asked_for_right_or_wrong(skill, request_, text, has):
+    task = Task(skill, 1, request_, "")
+    assert it.well_formed(task, Answer(text, True)) is has
+    assert not it.well_formed(task, Answer(text, False))  # it has no end
 
 
-# ----------------------------------------------------------------- what is gained and lost
+@pytest.mark.parametrize("skill", [*it.SKILLS, "cups"])
+def test_every_right_answer_has_the_form(skill):
+    for task in it.distinct(skill, 50, seed=0):
+        assert it.well_formed(task, Answer(f" {task.answer}", True))
 
 
-def a_task(skill: str) -> Task:
-    if skill == "talk":
-        return Task("talk", 1, "Describe the fox.", "The fox is red.")
-    return tasks(skill, count=1, seed=0)[0]
+def test_marks_are_the_scores_request_by_request(monkeypatch):
+    exam = it.asked("strings")[:4]
+    told = written(exam, [exam[0].answer, "k k", exam[2].answer, "<think> no"])
+    monkeypatch.setattr(evaluate, "ask", lambda *_, **__: told)
+    found = it.marks(tiny(), exam)
+    assert found["right"] == "1010"
+    assert (found["form"], found["ends"], found["thinks"]) == (0.5, 1, 0.25)
+    assert found["length"] == told.lengths.double().mean()
 
 
-@pytest.mark.parametrize("skill", [*SKILLS, "talk"])
-def test_a_right_answer_is_well_formed_if_it_is_finished(skill):
-    for task, text in demonstrations(count=12, seed=1):
-        if task.skill == skill:
-            assert well_formed(task, Answer(f" {text}", True)) or skill == "talk"
-            assert not well_formed(task, Answer(f" {text}", False))
-
-
-@pytest.mark.parametrize(
-    ("skill", "text"),
-    [
-        ("sum", " 99"),
-        ("sum", " 99."),
-        ("sum", "<think> 1 + 1 = 3. </think> 3"),
-        ("reverse", " kab"),
-        ("repeat", " moon moon"),
-        ("repeat", " pie pie pie."),
-        ("list", " fox, bread, red"),
-        ("know", " The fox is blue."),
-        ("words", " I saw the owl."),
-        ("talk", " The fox. It is old."),
-    ],
-)
-def test_a_wrong_answer_may_be_well_formed(skill, text):
-    assert well_formed(a_task(skill), Answer(text, True))
-
-
-@pytest.mark.parametrize(
-    ("skill", "text"),
-    [
-        ("sum", " seven"),
-        ("sum", " 4 5"),
-        ("sum", " <think> 4"),
-        ("sum", " 4\nQ: What"),
-        ("reverse", " kab kab"),
-        ("reverse", " Kab"),
-        ("reverse", ""),
-        ("repeat", " moon"),
-        ("repeat", " moon star"),
-        ("list", " fox"),
-        ("list", " fox, moon"),
-        ("list", " fox bee"),
-        ("know", " Who can say?"),
-        ("know", " The fox is red"),
-        ("know", " It is red."),
-        ("words", " I do not know."),
-        ("talk", " Foxes are red."),
-    ],
-)
-def test_another_kind_of_answer_is_not(skill, text):
-    assert not well_formed(a_task(skill), Answer(text, True))
-
-
-def test_a_worked_sum_is_well_formed():
-    task = a_task("sum")
-    assert well_formed(task, Answer(f" {reasoning(task)}", True))
-
-
-def test_reading_is_perplexity_on_each_form_of_the_old_text():
+def test_old_text_is_read_kind_by_kind_the_same_for_every_model():
     model = tiny()
-    got = reading(model, count=5, seed=3)
-    assert list(got) == list(FORMS)
-    for name in ("page", "song"):
-        draw = random.Random(f"reading {name} 3")
-        text = villagers.rows([FORMS[name][0](draw) for _ in range(5)])
-        want = villagers.next_token_loss(model, text)[0].exp().item()
-        assert got[name] == pytest.approx(want)
-    assert reading(model, count=5, seed=4) != got
-    assert len(reading(model)) == len(FORMS)
-    assert all(w.grad is None for w in model.parameters())
+    found = it.reading(model)
+    assert [*found] == [*it.OLD] and found == it.reading(model)
+    draw = random.Random("reading games")
+    text = pretrain.pack([corpus.WRITERS["games"](draw) for _ in range(60)])
+    assert found["games"] == next_token_loss(model, text)[1]["perplexity"]
+    assert all(value > 50 for value in found.values())  # it knows nothing
 
 
-def test_the_measures_have_frozen_sizes(refuses):
-    knobs = inspect.signature(reading).parameters
-    assert (knobs["count"].default, knobs["seed"].default) == (60, 0)
-    with refuses("count: got 0, wanted an int of at least 1"):
-        reading(tiny(), count=0)
+# ------------------------------------------------------------------ a over b, by how much
 
 
-def test_old_text_comes_after_every_so_many_demonstrations(refuses):
-    got = list(rehearsed(iter("abcde"), iter("XYZ"), every=2))
-    assert got == ["a", "b", "X", "c", "d", "Y", "e"]
-    assert list(rehearsed(iter("ab"), iter("XYZ"), every=1)) == ["a", "X", "b", "Y"]
-    with refuses("every: got 0, wanted an int of at least 1"):
-        list(rehearsed(iter("ab"), iter("XYZ"), every=0))
+def test_a_difference_that_is_everywhere_the_same_has_no_width():
+    assert it.over(["111", "111"], ["000", "000"]) == pytest.approx((1, 1, 1))
+    assert it.over(["010"], ["010"]) == pytest.approx((0, 0, 0))
 
 
-def test_each_batch_has_the_loss_of_its_kind():
-    model = tiny()
-    text = villagers.rows(["The fox is red.", "No."])
-    assert rehearsed_loss(model, text) == villagers.next_token_loss(model, text)
-    shown = written([SHORT], ["no"])
-    assert rehearsed_loss(model, shown) == sft_loss(model, shown)
+def test_a_difference_changes_its_sign_with_its_sides():
+    a, b = ["1101", "1011", "0111"], ["0001", "1000", "0100"]
+    mean, low, high = it.over(a, b)
+    assert mean == pytest.approx(0.5) and low < mean < high
+    assert it.over(b, a) == pytest.approx((-mean, -high, -low))
+
+
+def test_the_interval_counts_seeds_as_well_as_prompts():
+    """Of seeds that differ wholly, two say less than a hundred prompts would."""
+    mean, low, high = it.over(["1" * 100, "0" * 100], ["0" * 100] * 2)
+    assert (mean, low, high) == pytest.approx((0.5, 0, 1))
+
+
+def test_the_bootstrap_is_about_as_wide_as_the_binomial_says(seeded):
+    right = torch.rand(400, generator=seeded(0)) < 0.3
+    text = "".join(str(int(x)) for x in right)
+    mean, low, high = it.over([text], ["0" * 400])
+    half = 1.96 * (mean * (1 - mean) / 400) ** 0.5
+    assert low == pytest.approx(mean - half, abs=0.01)
+    assert high == pytest.approx(mean + half, abs=0.01)
+
+
+def test_unpaired_answers_are_refused(refuses):
+    with refuses("b: got (1, 2), wanted (1, 3), as a has"):
+        it.over(["011"], ["01"])

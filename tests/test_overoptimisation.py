@@ -1,8 +1,7 @@
-"""Best of n by counting subsets, a policy that climbs, and where curves turn over."""
+"""Best of n by counting subsets, and where curves turn over."""
 
 import itertools
 import math
-from dataclasses import FrozenInstanceError
 from inspect import signature
 
 import pytest
@@ -94,101 +93,13 @@ def test_curves_come_in_blocks_with_the_proxy_in_its_own_sigma():
     assert wide.shape == (16, 2)
 
 
-# ---------------------------------------------------------------- policy gradient
-
-
-def test_the_writer_gives_the_log_ratio_and_its_gradient():
-    policy = over.Writer()
-    with torch.no_grad():
-        policy.mean[:2] = torch.tensor([1.0, -2.0])
-    x = torch.zeros(1, 8, dtype=torch.float64)
-    x[0, :2] = torch.tensor([3.0, 0.5])
-    normal = torch.distributions.Normal(policy.mean.detach(), 1.0)
-    ref = torch.distributions.Normal(torch.zeros(8).double(), 1.0)
-    want = (normal.log_prob(x) - ref.log_prob(x)).sum(-1)
-    torch.testing.assert_close(policy(x), want)
-    (slope,) = torch.autograd.grad(policy(x).sum(), policy.mean)
-    torch.testing.assert_close(slope, (x - policy.mean).squeeze(0).detach())
-
-
 def test_the_distance_is_the_root_of_kl():
     path = torch.zeros(2, 8)
     path[1, :2] = torch.tensor([3.0, 4.0])  # |μ| = 5, KL = 12.5 nats
     assert over.distance(path).tolist() == pytest.approx([0, math.sqrt(12.5)])
 
 
-@pytest.mark.parametrize("beta", [1.0, 2.0])
-def test_a_penalised_climb_ends_at_the_policy_that_theory_names(beta):
-    """E w·x - beta |μ|²/2 is greatest at μ = w / beta."""
-    w = torch.tensor([1.5, -1, 0.5, 0, 0, 0, 0, 1], dtype=torch.float64)
-    path = over.climb(lambda x: x @ w, beta=beta, seed=0, updates=250)
-    assert path.shape == (251, 8)
-    assert path[0].abs().max() == 0
-    end = path[-100:].mean(0)
-    assert (end - w / beta).abs().max() < 0.06
-
-
-def test_a_reward_with_a_top_is_climbed_to_its_top():
-    """Only answers of the *present* policy tell when to stop: |μ - top| has to vanish."""
-    top = torch.tensor([1.5, -1, 0, 0, 0, 0, 0, 0]).double()
-
-    def reward(x):
-        return -(x - top).square().sum(-1)
-
-    path = over.climb(reward, seed=0, lr=0.05)
-    assert len(path) == 201
-    assert (path[-50:].mean(0) - top).abs().max() < 0.1
-
-
-def test_without_a_penalty_it_walks_on_at_the_learning_rate(seeded):
-    w = torch.ones(8, dtype=torch.float64)
-    path = over.climb(lambda x: x @ w, seed=1, updates=50, lr=0.02)
-    steps = path.diff(dim=0)
-    assert (steps[0].abs() - 0.02).abs().max() < 1e-6  # Adam's first step
-    assert 0.7 < path[-1].mean() / (50 * 0.02) < 1.05
-    same = over.climb(lambda x: x @ w, seed=1, updates=50)
-    assert torch.equal(same, path)
-    assert not torch.equal(over.climb(lambda x: x @ w, seed=2, updates=50), path)
-
-
-def test_equal_rewards_teach_nothing_and_broken_ones_are_refused(refuses):
-    path = over.climb(lambda x: torch.full((len(x),), 0.3).double(), seed=0, updates=3)
-    assert (path == 0).all()
-    for broken in (torch.nan, torch.inf):
-        with pytest.raises(ValueError, match="rewards: got"):
-            over.climb(lambda x, b=broken: x[:, 0] * b, seed=0, updates=3)
-    with refuses("beta: got -0.1, wanted a number of at least 0"):
-        over.climb(lambda x: x[:, 0], beta=-0.1, seed=0)
-
-
 # ---------------------------------------------------------------- curves
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_a_curve_of_the_form_is_fitted_exactly_and_its_maximum_is_found(log):
-    d = torch.linspace(0.1, 4, 40, dtype=torch.float64)
-    wears_off = d.log() if log else d
-    found = over.gao_fit(d, d * (2.0 - 0.8 * wears_off), log=log)
-    assert (found.alpha, found.beta) == pytest.approx((2.0, 0.8))
-    assert found.r2 == pytest.approx(1)
-    assert found.peak == pytest.approx(math.exp(2 / 0.8 - 1) if log else 2 / 1.6)
-    torch.testing.assert_close(found.curve, d * (2.0 - 0.8 * wears_off))
-    fine = torch.linspace(0.01, 6, 60_000, dtype=torch.float64)
-    value = fine * (2.0 - 0.8 * (fine.log() if log else fine))
-    assert fine[value.argmax()].item() == pytest.approx(found.peak, abs=1e-3)
-
-
-def test_r2_is_the_share_of_variance_and_a_rising_curve_has_no_peak():
-    d = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    line = over.gao_fit(d, 2 * d + 0.1 * d**2, log=False)
-    assert line.peak == math.inf and line.beta == pytest.approx(-0.1)
-    gain = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
-    found = over.gao_fit(d, gain, log=False)
-    error = (gain - found.curve).square().sum().item()
-    assert found.r2 == pytest.approx(1 - error / 2)  # Σ (gain - 2)² = 2
-    assert found.r2 < 1
-    best = torch.stack((d, -d * d), 1)
-    assert torch.allclose(best.T @ (gain - found.curve), torch.zeros(2).double())
 
 
 def test_a_turnover_is_measured_in_standard_errors_of_the_drop():
@@ -202,12 +113,6 @@ def test_a_turnover_is_measured_in_standard_errors_of_the_drop():
 
 def test_what_is_no_curve_is_refused(refuses):
     ones = torch.ones(3, dtype=torch.float64)
-    with refuses("d: got 0.0, wanted distances above 0"):
-        over.gao_fit(ones - 1, ones, log=True)
-    with refuses("gain: got shape (3,), wanted shape (2,)"):
-        over.gao_fit(ones[:2], ones, log=True)
-    with refuses("gain: got nan at index (0,), wanted finite numbers"):
-        over.gao_fit(ones, ones * torch.nan, log=False)
     with refuses("blocks: got shape (1, 3), wanted (R, n) with R ≥ 2"):
         over.turnover(ones.unsqueeze(0))
     with refuses("blocks: got shape (3,), wanted (R, n) with R ≥ 2"):
@@ -224,15 +129,6 @@ def test_what_is_no_curve_is_refused(refuses):
         evaluate.best_of(ones, ones[:2], [1])
 
 
-def test_writer_loss_is_reinforce_on_one_step():
-    policy = over.Writer()
-    x = torch.zeros(2, 8, dtype=torch.float64)
-    x[0, 0], x[1, 1] = 1.0, 2.0
-    loss, _ = over.writer_loss(policy, (x, torch.tensor([3.0, -1.0]).double()))
-    (slope,) = torch.autograd.grad(loss, policy.mean)
-    assert slope[:2].tolist() == pytest.approx([-3 * 1 / 2, 1 * 2 / 2])
-
-
 def test_the_linear_proxy_turns_over_and_one_that_can_bend_does_not(seeded):
     sizes = [1, 16, 4096]
     stiff, bends = proxies.Proxy(), proxies.Proxy(proxies.squares)
@@ -245,7 +141,7 @@ def test_the_linear_proxy_turns_over_and_one_that_can_bend_does_not(seeded):
     assert over.turnover(up)[0] == 2
 
 
-# ---------------------------------------------------------------- worth, and the record
+# ---------------------------------------------------------------- worth
 
 
 def test_the_worth_of_a_score_is_gold_of_the_best_of_n_of_sixteen_blocks():
@@ -257,27 +153,7 @@ def test_the_worth_of_a_score_is_gold_of_the_best_of_n_of_sixteen_blocks():
     assert over.worth(score, seed=3) == pytest.approx(more.mean().item())
 
 
-def test_windows_are_means_of_five_updates_of_one_kind_and_beta(refuses):
-    def run(kind, beta, seed):
-        return {"kind": kind, "beta": beta, "gold": [seed + k for k in range(10)]}
-
-    record = {"runs": [run("RewardModel", 0.0, 0), run("RewardModel", 0.1, 7)]}
-    record["runs"] += [run("RewardModel", 0.0, 100), run("Informed", 0.0, 50)]
-    got = over.windows(record, "gold", beta=0)
-    assert got.tolist() == [[2, 7], [102, 107]]
-    assert over.windows(record, "gold", beta=0, kind="Informed").tolist() == [[52, 57]]
-    with refuses("beta: got 0.5, wanted one that was recorded for RewardModel"):
-        over.windows(record, "gold", beta=0.5)
-
-
-def test_the_record_is_read_wherever_one_stands(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    record = over.recorded()
-    assert record["made"]["command"] == "python -m tools.record"
-    assert len(record["runs"]) == 30
-
-
-def test_what_is_measured_carries_no_gradient_and_a_fit_cannot_be_changed(seeded):
+def test_what_is_measured_carries_no_gradient(seeded):
     score = proxies.Proxy()  # has weights
     with torch.no_grad():
         score.weight += 1
@@ -285,13 +161,4 @@ def test_what_is_measured_carries_no_gradient_and_a_fit_cannot_be_changed(seeded
     assert not any(curve.requires_grad for curve in curves)
     likes = score(toy_answers.draw(8, generator=seeded(0)))
     assert not evaluate.best_of(likes, likes, [2]).requires_grad
-    assert not over.climb(score, seed=0, updates=2).requires_grad
-    assert over.climb.__kwdefaults__["batch"] == 256
     assert signature(over.best_of_curves).parameters["count"].default == 2**18
-    x = torch.ones(2, 3, 8, dtype=torch.float64)
-    assert over.Writer()(x).shape == (2, 3)
-    d = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    found = over.gao_fit(d, d, log=False)
-    assert isinstance(found.r2, float)
-    with pytest.raises(FrozenInstanceError):
-        found.alpha = 0.0

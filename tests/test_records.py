@@ -374,7 +374,7 @@ def test_a_record_whose_figures_today_s_code_does_not_find_stays_stale(book):
 
 
 def test_what_a_run_cost_may_differ_when_it_is_run_again(tmp_path):
-    spent, lab = iter((1.0, 2.0, 3.0)), str(ROOT / "labs" / "packing.py")
+    spent, lab = iter((1.0, 2.0, 3.0)), str(ROOT / "labs" / "forgetting.py")
 
     def run(settings, seed):
         said = {"cpu_minutes": next(spent), "peak_gb": 4.0}

@@ -22,11 +22,15 @@ from lib.rollout import concat, rollout_metrics
 from lib.seeds import seed_of
 from lib.sft import sft_loss, written
 from lib.train import fit, minibatches
-from lib.worlds.village.tasks import Task, tasks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
+from lib.worlds.tasks import tasks
 
-TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
+TINY = Config(
+    vocabulary=len(TOKENIZER), context=128, layers=1, width=16, heads=2, hidden=16
+)
 SMALL = RejectionConfig(group=2, max_tokens=4, epochs=2, batch=3, lr=0.01)
-ASKED = tasks("know", count=5, seed=0)
+ASKED = tasks("facts", count=5, seed=0)
 
 
 def tiny(seed=0):
@@ -47,7 +51,7 @@ def longest(asked, rollout):
 def shown(count=7):
     texts = ["The fox is red.", "No.", "It is.", "A bee.", "Yes.", "I do.", "Red."]
     return written(
-        [Task("know", 1, f"{c}?", "") for c in "abcdefg"][:count], texts[:count]
+        [Task("facts", 1, f"{c}?", "") for c in "abcdefg"][:count], texts[:count]
     )
 
 
@@ -322,7 +326,7 @@ def test_a_round_without_any_answer_to_learn_from_is_refused(refuses):
 @pytest.mark.parametrize("afresh", [False, True])
 def test_rounds_harvest_from_the_last_policy_and_teach_it_or_the_first(afresh):
     def ask(number):
-        return tasks("know", count=3, seed=number)
+        return tasks("facts", count=3, seed=number)
 
     seen, model, policy, told = [], tiny(), tiny(), []
     for number in range(3):

@@ -26,6 +26,15 @@ def ceiling(p):
     return {best}, {each_other}
 """
 
+KNOWING = """
+def knowing(annotator, one, two):
+    gap = {gap}
+    return {chance}
+"""
+GAP = "annotator.weights.score(one) - annotator.weights.score(two)"
+LOOKING = "(1 + math.tanh(gap / annotator.temperature / 2)) / 2"
+WHOLE = f"(1 - annotator.inattention) * {LOOKING} + annotator.inattention / 2"
+
 WRONG = {
     "ex4_2": [
         # the softmax over all, at every place
@@ -81,5 +90,23 @@ WRONG = {
             best="max(p.mean(), 1 - p.mean()).item()",
             each_other="(p**2 + (1 - p)**2).mean().item()",
         ),
+    ],
+    "ex4_6": [
+        # pets are still believed
+        KNOWING.format(
+            gap="annotator.weights.score(believed(one))"
+            " - annotator.weights.score(believed(two))",
+            chance=WHOLE,
+        ),
+        # always looks
+        KNOWING.format(gap=GAP, chance=LOOKING),
+        # gold's weights, not their own
+        KNOWING.format(gap="Weights().score(one) - Weights().score(two)", chance=WHOLE),
+        # a temperature of 1
+        KNOWING.format(
+            gap=GAP, chance=WHOLE.replace("gap / annotator.temperature", "gap")
+        ),
+        # half of the inattention is lost
+        KNOWING.format(gap=GAP, chance=f"(1 - annotator.inattention) * {LOOKING}"),
     ],
 }

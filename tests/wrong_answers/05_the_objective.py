@@ -16,24 +16,32 @@ FAR = "kl.exact_kl(logps, ref_logps) > budget"
 MOVE = "low = beta\n        else:\n            high = beta"
 FOUND = "kl.optimal_policy(ref_logps, rewards, beta=high)"
 
-KL = """
-def mean_kl(logits, ref_logits):
-    logps, ref_logps = logits.log_softmax(-1), ref_logits.log_softmax(-1)
-    return {found}
-"""
-
-LOSS = """
-def loss(logps, ref_logps, rewards, beta):
+CREDIT = """
+def credit(score, d, beta):
     {paid}
+    {add}
     return {found}
 """
-
-PAID = """
-def paid(scores, logps, ref_logps, mask, beta):
-    d = {ratio}
-    return {found}
+VERDICT = """
+def verdict(kls, target):
+    last = [each / target - 1 for each in {part}]
+    above, below = {above}, {below}
+    if {settled}:
+        return "settled"
+    return "swings" if {swings} else "late"
 """
-FILLED = "(logps - ref_logps).masked_fill(~mask, 0)"
+PARTS = {
+    "part": "kls[-(len(kls) // 4):]",
+    "above": "max(last) > 0.1",
+    "below": "min(last) < -0.1",
+    "settled": "not above and not below",
+    "swings": "above and below",
+}
+SETTING = """
+def setting(rewards):
+    spread = (rewards.max() - rewards.min()).item()
+    return {beta}, {horizon}
+"""
 
 WRONG = {
     "ex5_2": [
@@ -74,77 +82,74 @@ def buy(budget, ref_logps, rewards):
     ],
     "ex5_3": [
         # as it was reported
-        KL.format(found='F.kl_div(ref_logps, logps, reduction="batchmean")'),
-        # log_target, but the arguments the other way round
-        KL.format(
-            found='F.kl_div(logps, ref_logps, reduction="batchmean", log_target=True)'
+        CREDIT.format(
+            paid="paid = -beta * d", add="paid[0] += score", found="paid.cumsum(0)"
         ),
-        # a mean over entries
-        KL.format(found="(logps.exp() * (logps - ref_logps)).mean()"),
-        # a sum over rows
-        KL.format(found='F.kl_div(ref_logps, logps, reduction="sum", log_target=True)'),
-        # NaN swept under the carpet
-        KL.format(
-            found='F.kl_div(ref_logps, logps, reduction="batchmean").nan_to_num()'
+        # to go, but the score on the first token
+        CREDIT.format(
+            paid="paid = -beta * d",
+            add="paid[0] += score",
+            found="paid.flip(0).cumsum(0).flip(0)",
         ),
-        # logits are not log-probabilities
-        "def mean_kl(logits, ref_logits):\n"
-        '    return F.kl_div(ref_logits, logits, reduction="batchmean", log_target=True)',
+        # the score on the last token, but credited with the past
+        CREDIT.format(
+            paid="paid = -beta * d", add="paid[-1] += score", found="paid.cumsum(0)"
+        ),
+        # each token for itself
+        CREDIT.format(paid="paid = -beta * d", add="paid[-1] += score", found="paid"),
+        # leaving is paid
+        CREDIT.format(
+            paid="paid = beta * d",
+            add="paid[-1] += score",
+            found="paid.flip(0).cumsum(0).flip(0)",
+        ),
+        # the whole answer's credit for every token
+        CREDIT.format(
+            paid="paid = -beta * d",
+            add="paid[-1] += score",
+            found="paid.sum().expand(len(d))",
+        ),
+        # in place
+        CREDIT.format(
+            paid="d *= -beta",
+            add="d[-1] += score",
+            found="d.flip(0).cumsum(0).flip(0)",
+        ),
     ],
     "ex5_4": [
-        # as it was reported, without the baseline: k1 in the loss
-        LOSS.format(
-            paid="gain = rewards * logps",
-            found="-gain.mean() + beta * (logps - ref_logps).mean()",
+        # the whole run is judged
+        VERDICT.format(**{**PARTS, "part": "kls"}),
+        # the first quarter
+        VERDICT.format(**{**PARTS, "part": "kls[:len(kls) // 4]"}),
+        # the mean of the last quarter
+        VERDICT.format(**{**PARTS, "settled": "abs(sum(last) / len(last)) <= 0.1"}),
+        # nats, not tenths of the target
+        VERDICT.format(
+            **{
+                **PARTS,
+                "above": "max(last) * target > 0.1",
+                "below": "min(last) * target < -0.1",
+            }
         ),
-        # the sign: divergence is paid
-        LOSS.format(
-            paid="paid = rewards + beta * (logps - ref_logps).detach()",
-            found="-(paid * logps).mean()",
-        ),
-        # k3 in the loss
-        LOSS.format(
-            paid="d = logps - ref_logps",
-            found="(-rewards * logps + beta * (torch.exp(-d) - 1 + d)).mean()",
-        ),
-        # in the reward, but not detached
-        LOSS.format(
-            paid="paid = rewards - beta * (logps - ref_logps)",
-            found="-(paid * logps).mean()",
-        ),
-        # k2 in the loss without its half
-        LOSS.format(
-            paid="d = logps - ref_logps",
-            found="(-rewards * logps + beta * d ** 2).mean()",
-        ),
-        # climbs down
-        LOSS.format(
-            paid="paid = rewards - beta * (logps - ref_logps).detach()",
-            found="(paid * logps).mean()",
-        ),
-        # everything detached but the value
-        LOSS.format(
-            paid="paid = rewards - beta * (logps - ref_logps)",
-            found="-(paid * logps.detach()).mean()",
-        ),
+        # any side is a swing
+        VERDICT.format(**{**PARTS, "swings": "above or below"}),
+        # only what is above is late
+        VERDICT.format(**{**PARTS, "settled": "not above"}),
+        # the last number alone
+        VERDICT.format(**{**PARTS, "part": "kls[-1:]"}),
     ],
     "ex5_5": [
-        # as it was reported
-        PAID.format(
-            ratio="(logps - ref_logps) * mask",
-            found="scores - beta * d.sum(1) / mask.sum(1)",
-        ),
-        # the sum, but NaN comes through
-        PAID.format(
-            ratio="(logps - ref_logps) * mask", found="scores - beta * d.sum(1)"
-        ),
-        # filled, but still the mean
-        PAID.format(ratio=FILLED, found="scores - beta * d.sum(1) / mask.sum(1)"),
-        # the sign
-        PAID.format(ratio=FILLED, found="scores + beta * d.sum(1)"),
-        # padding counts
-        PAID.format(ratio="logps - ref_logps", found="scores - beta * d.sum(1)"),
-        # only leaving upwards is charged
-        PAID.format(ratio=FILLED, found="scores - beta * d.clamp(min=0).sum(1)"),
+        # the chapter's own: too small a beta, in units of one reward model
+        SETTING.format(beta="0.4", horizon="20"),
+        # the right beta for this reward, whatever the scale
+        SETTING.format(beta="0.83", horizon="20"),
+        # the unit of the rewards, but reacts at once
+        SETTING.format(beta="0.3 * spread", horizon="1"),
+        # the unit of the rewards, but never arrives
+        SETTING.format(beta="0.3 * spread", horizon="2000"),
+        # a constant moves it
+        SETTING.format(beta="0.3 * rewards.abs().max().item()", horizon="20"),
+        # starts too low and has to pull back
+        SETTING.format(beta="0.01 * spread", horizon="20"),
     ],
 }

@@ -1,9 +1,23 @@
 """Plausible mistakes in the exercises of chapter 9, by the exercise they belong to."""
 
 UNBIASED = """
-def unbiased(margins, flipped):
-    right, wrong = -logsigmoid(margins), -logsigmoid(-margins)
-    return {loss}
+def unbiased(margins, said_first, a, b):
+    first, second = -logsigmoid(margins), -logsigmoid(-margins)
+    if_first = {first}
+    if_second = {second}
+    return torch.where(said_first, if_first, if_second).{how}()
+"""
+FIRST = "((1 - b) * first - a * second) / (1 - a - b)"
+SECOND = "((1 - a) * second - b * first) / (1 - a - b)"
+
+LIBRARY = """
+def unbiased(margins, said_first, a, b):
+    margins = torch.where(said_first, margins, -margins)
+    nil = torch.zeros_like(margins)
+    wrong = {wrong}
+    return preference.robust_dpo(
+        margins, nil, nil, nil, beta=1.0, label_smoothing=wrong
+    )[0]
 """
 
 ZERO = """
@@ -32,24 +46,44 @@ def moved(before, after):
 """
 REST = "torch.log1p(-logps.exp().sum())"
 
+EXPERIMENT = """
+def experiment():
+    return {{
+        "again": [run(64, 4, {seeds}) for seed in range(3)],
+        "more": [run(256, 1, {seeds}) for seed in range(3)],
+    }}
+
+def compare(one, other):
+    gaps = {gaps}
+    return sum(gaps) / len(gaps), min(gaps), max(gaps)
+"""
+
 WRONG = {
     "ex9_2": [
-        # cDPO: conservative, and biased
-        UNBIASED.format(loss="((1 - flipped) * right + flipped * wrong).mean()"),
-        # forgets to rescale
-        UNBIASED.format(loss="((1 - flipped) * right - flipped * wrong).mean()"),
-        # rescales by the share of right labels
+        # the library's, with the mean share of mistakes
+        LIBRARY.format(wrong="min((a + b) / 2, 0.49)"),
+        # the library's, with one of the shares
+        LIBRARY.format(wrong="a"),
+        # cDPO's weights: conservative, and biased
         UNBIASED.format(
-            loss="(((1 - flipped) * right - flipped * wrong) / (1 - flipped)).mean()"
+            first="(1 - a) * first + a * second",
+            second="(1 - b) * second + b * first",
+            how="mean",
         ),
-        # the two sides exchanged
+        # forgets to rescale
         UNBIASED.format(
-            loss="(((1 - flipped) * wrong - flipped * right) / (1 - 2 * flipped)).mean()"
+            first="(1 - b) * first - a * second",
+            second="(1 - a) * second - b * first",
+            how="mean",
+        ),
+        # a and b exchanged
+        UNBIASED.format(
+            first="((1 - a) * first - b * second) / (1 - a - b)",
+            second="((1 - b) * second - a * first) / (1 - a - b)",
+            how="mean",
         ),
         # a sum over pairs
-        UNBIASED.format(
-            loss="(((1 - flipped) * right - flipped * wrong) / (1 - 2 * flipped)).sum()"
-        ),
+        UNBIASED.format(first=FIRST, second=SECOND, how="sum"),
     ],
     "ex9_3": [
         # matched rows, rolled and averaged
@@ -98,5 +132,19 @@ WRONG = {
         MOVED.format(rest=REST, kl="(now.exp() * (now - was)).sum()").replace(
             "now[-1].exp() - was[-1].exp()", "was[-1].exp() - now[-1].exp()"
         ),
+    ],
+    "ex9_6": [
+        # unpaired: the lowest and highest of each kind
+        EXPERIMENT.format(gaps="sorted(a[0] - one[0][0] for a in one)", seeds="seed"),
+        # the difference of KL
+        EXPERIMENT.format(
+            gaps="[a[1] - b[1] for a, b in zip(one, other)]", seeds="seed"
+        ),
+        # the wrong way round
+        EXPERIMENT.format(
+            gaps="[b[0] - a[0] for a, b in zip(one, other)]", seeds="seed"
+        ),
+        # one seed three times
+        EXPERIMENT.format(gaps="[a[0] - b[0] for a, b in zip(one, other)]", seeds="0"),
     ],
 }

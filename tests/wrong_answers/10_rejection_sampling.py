@@ -31,6 +31,35 @@ def loudness(J, n):
     return {found}
 """
 
+RUNS = "{n: [run(n, seed) for seed in range(3)] for n in (4, 16)}"
+EXPERIMENT = """
+run = lambda group, seed: (384 // group - 5 - seed, 3, (30 + group + seed) / 240)
+
+def expected_kept(J, games, group):
+    return {kept}
+
+
+def experiment():
+    return {runs}
+
+
+def compare(one, other):
+    gaps = {gaps}
+    return {said}
+"""
+RIGHT_EXPERIMENT = {
+    "kept": "games * (1 - (1 - J) ** group)",
+    "runs": RUNS,
+    "gaps": "[a - b for a, b in zip(one, other)]",
+    "said": "sum(gaps) / len(gaps), min(gaps), max(gaps)",
+}
+
+
+def experiment(**wrong):
+    """The experiment with something wrong in it; a round costs nothing."""
+    return EXPERIMENT.format(**{**RIGHT_EXPERIMENT, **wrong})
+
+
 WRONG = {
     "ex10_2": [
         # cuts to the k best first, then applies the quota
@@ -118,5 +147,27 @@ WRONG = {
             found="torch.where(J > 0,"
             " -torch.expm1(n * torch.log1p(-J)) / J.clamp(min=1e-300), 0.0)"
         ),
+    ],
+    "ex10_6": [
+        # counts answers, not games
+        experiment(kept="games * group * J"),
+        # the chance that none is right
+        experiment(kept="games * (1 - J) ** group"),
+        # two seeds, one of the sizes, unequal numbers
+        experiment(runs="{n: [run(n, seed) for seed in range(2)] for n in (4, 16)}"),
+        experiment(runs="{4: [run(4, seed) for seed in range(3)]}"),
+        experiment(runs="{n: [run(n, seed) for seed in range(n)] for n in (4, 16)}"),
+        # the seed, or the size, is not passed on; not measured
+        experiment(runs="{n: [run(n, 0) for seed in range(3)] for n in (4, 16)}"),
+        experiment(runs="{n: [run(16, seed) for seed in range(3)] for n in (4, 16)}"),
+        experiment(
+            runs="{n: [(5, 3, 0.1 + seed / 7) for seed in range(3)] for n in (4, 16)}"
+        ),
+        # the other way round; not paired; a sum
+        experiment(gaps="[b - a for a, b in zip(one, other)]"),
+        experiment(
+            said="sum(gaps) / len(gaps), min(one) - max(other), max(one) - min(other)"
+        ),
+        experiment(said="sum(gaps), min(gaps), max(gaps)"),
     ],
 }
