@@ -66,7 +66,7 @@ def people(split: str = "test") -> list[Person]:
 
 
 def pairs(edit: str, who: Sequence[Person] | None = None) -> MinimalPairs:
-    """One edit, tried on each of these people (the 67 for testing) with each request."""
+    """One edit, tried on each of these people (the 70 for testing) with each request."""
     require.one_of("edit", edit, tuple(EDITS))
     who = people() if who is None else who
     each = [(person, _another(person), way) for person in who for way in REQUESTS]
@@ -83,7 +83,10 @@ def sees(
     edit: str,
     who: Sequence[Person] | None = None,
 ) -> Tensor:
-    """Where a scorer, rollout -> (N,), puts the better version first: (N,) of 0 and 1."""
+    """Where a scorer, rollout -> (N,), puts the better version first: (N,) of 0 and 1.
+
+    To score both alike is not to see the difference: a tie counts as 0.
+    """
     better, worse = (scorer(each) for each in pairs(edit, who).written())
     return (better > worse).double()
 

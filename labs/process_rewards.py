@@ -9,6 +9,7 @@ Shapes: B thoughts, T tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -192,6 +193,23 @@ def votes(said: Sequence[Thought], *, group: int) -> Tensor:
     return torch.tensor(counts, dtype=torch.float64)
 
 
+def voted(
+    said: Sequence[Thought], right: Tensor, sizes: Sequence[int], *, group: int
+) -> Tensor:
+    """(games, len(sizes)) how often a vote of n thoughts is right, right: (B,).
+
+    One is held in every subset of n of a group, among its own; answers that tie share
+    alike.
+    """
+    rows, found = torch.arange(len(said)).reshape(-1, group), []
+    for n in sizes:
+        some = rows[:, [*combinations(range(group), n)]]  # (games, subsets, n)
+        counts = votes([said[k] for k in some.flatten().tolist()], group=n)
+        best = evaluate.best_of(counts.reshape(some.shape), right[some], [n])
+        found.append(best[..., 0].mean(1))
+    return torch.stack(found, 1)
+
+
 # --- the record -----------------------------------------------------------------------
 
 
@@ -232,14 +250,15 @@ def choice(seed: int) -> dict[str, Any]:
         "ORM": right,
         "PRM": every,
         "likelihood": likelihood(base, test.rollout),
-        "vote": votes(said, group=TRIES),
         "verifier": test.right.double(),
     }
     truth = test.right.double().reshape(-1, TRIES)
-    kept = {}
-    for name, judge in judges.items():
-        best = evaluate.best_of(judge.reshape(-1, TRIES), truth, NS)  # (games, NS)
-        kept[name] = {"right": best.mean(0), "each at 8": best[:, -1]}
+    best = {  # (games, NS)
+        name: evaluate.best_of(judge.reshape(-1, TRIES), truth, NS)
+        for name, judge in judges.items()
+    }
+    best["vote"] = voted(said, test.right.double(), NS, group=TRIES)
+    kept = {n: {"right": b.mean(0), "each at 8": b[:, -1]} for n, b in best.items()}
     first, named = true_first_wrong(test), first_wrong(prm_said, test)
     bad, sure = first >= 0, right.exp() > 0.5
     return {

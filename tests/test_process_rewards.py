@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from labs import process_rewards
+from lib import evaluate
 from lib.losses.reward import outcome
 from lib.worlds import cups, tasks
 from lib.worlds.language import TOKENIZER
@@ -129,6 +130,20 @@ def test_a_prm_multiplies_its_steps_and_an_orm_is_read_at_the_end(seeded):
 def test_a_vote_counts_equal_answers_in_its_own_group_and_no_unfinished_ones():
     some = [SAID[0], SAID[0], SAID[3], SAID[4], SAID[3], SAID[3], SAID[0], SAID[5]]
     assert process_rewards.votes(some, group=4).tolist() == [2, 2, 1, 0, 2, 2, 1, 0]
+
+
+def test_a_vote_of_n_is_held_in_every_subset_among_its_own_thoughts():
+    some = [SAID[k] for k in (0, 0, 3, 3, 3, 4, 0, 3)]  # answers: 3 1, 1 3, and none
+    right = torch.tensor([1, 1, 0, 0, 0, 0, 1, 0]).double()
+    found = process_rewards.voted(some, right, (1, 2, 3, 4), group=4)
+    # right right wrong wrong: always a tie, but of three two agree, right in two of four
+    # wrong nothing right wrong: in pairs, nothing is never chosen
+    want = [[1 / 2, 1 / 2, 1 / 2, 1 / 2], [1 / 4, (1 + 1 / 2 + 1 / 2) / 6, 1 / 4, 0]]
+    assert found.tolist() == [pytest.approx(row) for row in want]
+    whole = evaluate.best_of(
+        process_rewards.votes(some, group=4).reshape(2, 4), right.reshape(2, 4), [4]
+    )
+    assert torch.equal(found[:, -1:], whole), "at its largest, a vote of all"
 
 
 def test_the_reasons_of_wrong_thoughts_add_up():
