@@ -9,6 +9,7 @@ TORCH_INDEX ?=
 BOOK_FLAGS ?=
 LAB_FLAGS ?=
 ORDER ?=
+NOTEBOOKS ?= notebooks
 DIR ?= _course
 PORT ?= 8000
 
@@ -63,7 +64,7 @@ test: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout 400 $(if $(ORDER),--random-order-seed=$(ORDER)) tests notebooks
+	  --nbval-cell-timeout 400 $(if $(ORDER),--random-order-seed=$(ORDER)) tests $(NOTEBOOKS)
 
 execute: environment
 	@$(PY) -m tools.mend
