@@ -140,6 +140,17 @@ def test_on_a_verifiers_ties_the_overall_selection_takes_the_first_prompts():
     assert lab.overall_shuffled(scores * 0).shape == (0, 2)
 
 
+def test_of_right_answers_that_tie_any_may_be_kept_and_only_right_ones():
+    scores = torch.zeros(60, 16, dtype=torch.float64)
+    scores[:, :8] = 1  # each question has eight right answers
+    first, mixed = lab.overall(scores), lab.overall_shuffled(scores)
+    assert len(first) == len(mixed) == 60
+    assert len({tuple(pair) for pair in mixed.tolist()}) == 60
+    assert bool((scores[mixed[:, 0], mixed[:, 1]] == 1).all())
+    assert len(first[:, 0].unique()) == 8  # in index order seven questions and a half
+    assert len(mixed[:, 0].unique()) > 25
+
+
 def test_the_control_keeps_as_many_as_are_right_and_never_looks_which():
     scores = torch.zeros(6, 4)
     scores[:2, :3] = 1
