@@ -384,3 +384,58 @@ def test_columns_must_have_the_same_rows(refuses):
         table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0}})
     with refuses("columns: got ['sum', 'know'] for 'b', wanted ['know', 'sum']"):
         table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0, "know": 0.0}})
+
+
+# --- paired differences ---------------------------------------------------------------
+
+
+def test_a_paired_difference_has_the_interval_of_a_plain_bootstrap():
+    luck = torch.Generator().manual_seed(1)
+    one, other = (torch.rand(5, 40, generator=luck) < p for p in (0.7, 0.5))
+    found, gaps = evaluate.paired(one, other), one.double() - other.double()
+    plain = torch.empty(20_000, dtype=torch.float64)
+    for k in range(len(plain)):
+        rows = torch.randint(5, (5,), generator=luck)
+        plain[k] = gaps[rows][:, torch.randint(40, (40,), generator=luck)].mean()
+    low, high = plain.quantile(torch.tensor([0.025, 0.975]).double())
+    assert found.mean == pytest.approx(gaps.mean().item())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+    assert evaluate.paired(one, other) == found  # the draws are always the same
+    turned = evaluate.paired(other, one)
+    assert turned.mean == pytest.approx(-found.mean)
+    assert (
+        str(found)
+        == f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], 5 seeds"
+    )
+
+
+def test_an_interval_over_seeds_alone_knows_how_far_they_lie_apart():
+    near = evaluate.paired([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
+    assert (near.low, near.mean, near.high, near.seeds) == (0.25, 0.25, 0.25, 3)
+    far = evaluate.paired([0.0, 0.5, 1.0], [0.25, 0.25, 0.25])
+    assert far.low < 0 < far.mean < far.high
+    assert f"{evaluate.paired([1.0], [0.25]):.1f}" == "+0.8 [+0.8, +0.8], 1 seed"
+
+
+def test_the_items_of_all_seeds_are_drawn_together():
+    """An item that is hard for every seed widens the interval by as much as it should."""
+    item = torch.arange(8.0).expand(5, 8)
+    found = evaluate.paired(item, torch.zeros(5, 8))
+    one_seed = evaluate.paired(item[:1], torch.zeros(1, 8))
+    assert found.high - found.low == pytest.approx(
+        one_seed.high - one_seed.low, rel=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    "one, other, said",
+    [
+        ([], [], "one: got shape"),
+        ([[[1.0]]], [[[1.0]]], "one: got shape"),
+        ([1.0], [1.0, 2.0], "other: got shape"),
+        ([float("nan")], [1.0], "one - other: got nan"),
+    ],
+)
+def test_paired_refuses_what_are_no_pairs(one, other, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate.paired(one, other)
