@@ -16,7 +16,6 @@ PORT ?= 8000
 PY := .venv/bin/python
 BUILD := $(PY) -c "from jupyter_book.cli.main import main; main()" build -q $(BOOK_FLAGS) .
 export OMP_NUM_THREADS := 1
-export RLHF_EXECUTED_CACHE ?= $(CURDIR)/.cache
 
 .DEFAULT_GOAL := help
 .PHONY: help environment book test execute models records serve look pdf browser mutants clean
@@ -62,7 +61,6 @@ book: environment
 
 test: environment
 	@$(PY) -m ruff check .
-	@$(PY) -m tools.models
 	@$(PY) -m pytest -q -ra -W error --strict-markers -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 400 $(if $(ORDER),--random-order-seed=$(ORDER)) tests $(NOTEBOOKS)
 

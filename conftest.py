@@ -1,7 +1,7 @@
 """For every test, and for every kernel that nbval starts: the book's code, one thread.
 
-nbval compares what a notebook prints with what it stores, but for the notebooks that
-notebooks/lax.toml lists; the cells of a notebook keep their order when tests are shuffled.
+nbval compares what a notebook prints with what it stores; the cells of a notebook keep
+their order when tests are shuffled.
 """
 
 import os
@@ -13,7 +13,6 @@ sys.path.insert(0, ROOT)
 
 import pytest  # noqa: E402
 
-from tools import notebooks  # noqa: E402
 from tools.execute import ENVIRONMENT  # noqa: E402
 
 os.environ.update(ENVIRONMENT)  # before torch is imported, and inherited by kernels
@@ -30,12 +29,7 @@ def pytest_configure(config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-random-order shuffles
 def pytest_collection_modifyitems(config, items) -> None:
-    """Compare no output of the notebooks on the list; leave all cells in their order."""
-    cells = [item for item in items if item.path.suffix == ".ipynb"]
-    listed = {path for path in {cell.path for cell in cells} if notebooks.is_lax(path)}
-    shuffles = config.pluginmanager.hasplugin("random_order")
-    for cell in cells:
-        if cell.path in listed:
-            cell.options["check"] = False
-        if shuffles:
+    """Leave all cells of a notebook in their order."""
+    if config.pluginmanager.hasplugin("random_order"):
+        for cell in (item for item in items if item.path.suffix == ".ipynb"):
             cell.add_marker(pytest.mark.random_order(disabled=True))

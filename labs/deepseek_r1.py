@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from labs.r1_zero import LEVELS, LR, MEASURES, TOKENS, faithful
-from lib import evaluate, on_policy, pretrain, ready, rejection, rewards
+from lib import (
+    evaluate,
+    on_policy,
+    preference_data,
+    pretrain,
+    ready,
+    rejection,
+    rewards,
+)
 from lib.algorithms import ALGORITHMS
 from lib.evaluate import Answer
 from lib.models.transformer import Transformer
@@ -138,23 +146,17 @@ def compared(
     draw = random.Random(seed_of("panel", seed))
     found: list[PreferencePairs] = []
     have = block = 0
+
+    def prefer(task: Task, a: Answer, b: Answer) -> bool:
+        ends = a.finished, b.finished
+        return PANEL.prefer(task, a.text, b.text, draw, finished=ends)
+
     while have < count:
         number = seed_of("compared", seed, block)
         asked = tasks.tasks("talk", count=512, seed=number, split=split)
         rollout = evaluate.ask(policy, asked, generator=luck, group=2)
-        said, gold = evaluate.answers(rollout), evaluate.scores(asked, rollout)
-        pairs = list(zip(asked, said[::2], said[1::2]))
-        differ = [i for i, (_, a, b) in enumerate(pairs) if a != b]
-        better = []
-        for task, a, b in (pairs[i] for i in differ):
-            ends = a.finished, b.finished
-            better.append(PANEL.prefer(task, a.text, b.text, draw, finished=ends))
-        first = 2 * torch.tensor(differ) + ~torch.tensor(better)
-        second = 2 * torch.tensor(differ) + torch.tensor(better)
-        rows = rollout.rows(first), rollout.rows(second)
-        asked = [asked[i] for i in differ]
-        found.append(PreferencePairs(asked, *rows, gold[first], gold[second]))
-        have, block = have + len(differ), block + 1
+        found.append(preference_data.compared(asked, rollout, prefer))
+        have, block = have + len(found[-1]), block + 1
     whole = found[0]
     for more in found[1:]:
         whole = whole + more

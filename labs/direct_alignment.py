@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from labs.record import Record, call
-from lib import direct, evaluate, on_policy, pretrain, rewards, sft
+from lib import direct, evaluate, on_policy, preference_data, pretrain, rewards, sft
 from lib.algorithms import ALGORITHMS
 from lib.direct import PreferenceObjective
+from lib.evaluate import Answer
 from lib.kl import best_of_n_kl_bound
 from lib.logps import answer_logps
 from lib.losses import preference
@@ -93,17 +94,11 @@ def compared(
     else:
         settings = {"group": 2, "max_tokens": TOKENS}
         rollout = evaluate.ask(writer, asked, generator=luck, **settings)
-    said, gold = evaluate.answers(rollout), evaluate.scores(asked, rollout)
-    pairs = zip(asked, said[::2], said[1::2])
-    kept = [(k, t, a, b) for k, (t, a, b) in enumerate(pairs) if a != b][:count]
-    first = [
-        prefer(task, a.text, b.text, draw, finished=(a.finished, b.finished))
-        for _, task, a, b in kept
-    ]
-    place, won = 2 * torch.tensor([k for k, *_ in kept]), torch.tensor(first)
-    best, worst = place + (~won).long(), place + won.long()
-    rows = rollout.rows(best), rollout.rows(worst)
-    return PreferencePairs([t for _, t, *_ in kept], *rows, gold[best], gold[worst])
+
+    def first(task: Task, a: Answer, b: Answer) -> bool:
+        return prefer(task, a.text, b.text, draw, finished=(a.finished, b.finished))
+
+    return preference_data.compared(asked, rollout, first, count=count)
 
 
 @lru_cache(maxsize=1)

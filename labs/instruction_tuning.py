@@ -245,26 +245,6 @@ def held_out(model: Transformer) -> float:
     return sft_loss(model, written(every, [t.answer for t in every]))[0].item()
 
 
-def over(a: Sequence[str], b: Sequence[str]) -> tuple[float, float, float]:
-    """How much a is better than b: the mean difference, and its interval of 95 %.
-
-    A text of 0s and 1s a seed, prompt by prompt. Paired bootstrap over seeds and prompts.
-    """
-    each = [torch.tensor([[*map(int, row)] for row in x]).double() for x in (a, b)]
-    if each[0].shape != each[1].shape:
-        require.refuse("b", tuple(each[1].shape), f"{tuple(each[0].shape)}, as a has")
-    gaps = each[0] - each[1]  # (S, N)
-    draw, shares = generator("bootstrap"), []
-    for size in gaps.shape:  # how often each seed, each prompt, is drawn
-        drawn = torch.randint(size, (2000, size), generator=draw)
-        often = torch.stack([row.bincount(minlength=size) for row in drawn])
-        shares.append(often / torch.tensor(size).double())
-    found = torch.einsum("rs,sn,rn->r", shares[0], gaps, shares[1])
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = found.quantile(ends).tolist()
-    return gaps.mean().item(), low, high
-
-
 # --- the runs -------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ annotators believe every pet; `see=knows_pets` is the same people with the same 
 not. `sweep` is on the assistant and reward model of chapter 13.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -17,9 +16,16 @@ from torch import Tensor, nn
 
 from labs.deepseek_r1 import ready_assistant, ready_reward_model
 from labs.record import Record, call
-from lib import evaluate, on_policy, pretrain, reward_model, rewards
+from lib import (
+    evaluate,
+    on_policy,
+    preference_data,
+    pretrain,
+    reward_model,
+    rewards,
+)
 from lib.algorithms import ALGORITHMS
-from lib.evaluate import best_of
+from lib.evaluate import Answer, best_of
 from lib.models.transformer import Transformer
 from lib.preference_data import PreferencePairs
 from lib.reward_model import RewardModel, SurprisalRewardModel, score
@@ -27,7 +33,7 @@ from lib.rollout import Rollout
 from lib.seeds import generator, seed_of
 from lib.sft import instruct
 from lib.worlds import tasks
-from lib.worlds.annotators import PANEL, Annotator, believed
+from lib.worlds.annotators import PANEL, believed
 from lib.worlds.people import person_in
 from lib.worlds.talk import Judgement, features
 from lib.worlds.task import Task
@@ -84,13 +90,6 @@ def two_answers(
     return [asked[i] for i in differ], rollout.rows(rows)
 
 
-def prefers(who: Annotator, one: Judgement, two: Judgement) -> float:
-    """P(an annotator who sees these counts prefers the first answer)."""
-    gap = (who.weights.score(one) - who.weights.score(two)) / who.temperature
-    looking = (1 + math.tanh(gap / 2)) / 2
-    return (1 - who.inattention) * looking + who.inattention / 2
-
-
 def annotated(
     asked: Sequence[Task], rollout: Rollout, *, see: See, seed: int
 ) -> tuple[PreferencePairs, float]:
@@ -98,18 +97,16 @@ def annotated(
 
     Also how often the best possible judge of these pairs agrees, in expectation.
     """
-    draw, first, best = random.Random(seed_of("panel", seed)), [], 0.0
-    seen = [see(each) for each in counted(asked, rollout)]
-    for pair in zip(seen[::2], seen[1::2]):
+    draw, best = random.Random(seed_of("panel", seed)), []
+
+    def prefer(task: Task, *both: Answer) -> bool:
+        pair = [see(features(task, a.text, finished=a.finished)) for a in both]
         who, luck = draw.choice(PANEL), draw.random()
-        first.append(luck < prefers(who, *pair))
-        mean = sum(prefers(each, *pair) for each in PANEL) / len(PANEL)
-        best += max(mean, 1 - mean) / len(asked)
-    chosen = 2 * torch.arange(len(asked)) + ~torch.tensor(first)
-    rejected = chosen ^ 1
-    gold = evaluate.scores(asked, rollout)
-    texts = rollout.rows(chosen), rollout.rows(rejected)
-    return PreferencePairs(asked, *texts, gold[chosen], gold[rejected]), best
+        mean = sum(each.probability_of(*pair) for each in PANEL) / len(PANEL)
+        best.append(max(mean, 1 - mean) / len(asked))
+        return luck < who.probability_of(*pair)
+
+    return preference_data.compared(asked, rollout, prefer), sum(best)
 
 
 def judge(

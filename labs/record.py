@@ -1,7 +1,7 @@
 """One runner for what takes longer than a page may: it runs it, and keeps what came out.
 
     python -m labs.record                          make what is stale, cheapest first
-    python -m labs.record 02_cartpole              this one, if it is stale or frozen
+    python -m labs.record 02_cartpole              this one, if it is stale
     python -m labs.record --restart 02_cartpole    this one, and from the start
     python -m labs.record --recheck r1_zero        run a part of a stale one again
     python -m labs.record --list                   say how each record stands
@@ -29,7 +29,7 @@ whole. It does not go on with other code, seeds or torch: it says so, until --re
 
 A record is stale when other code made it than today's: that of the lab and of all of lib
 and labs that it imports, without comments and docstrings (`lib.digest`) and without this
-file, which computes nothing. notebooks/records/frozen.toml lists those that may be.
+file, which computes nothing.
 
 Code may change and its results stay. --recheck runs the first run's first seed again (or
 that of `--run NAME`): where today's code finds every figure of it as the record has it, the
@@ -48,7 +48,6 @@ import json
 import math
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,11 @@ from lib import require
 from lib.checkpoint import write_text
 from lib.digest import code_digest
 
-COSTS = ("cpu_minutes", "peak_gb")  # of a run: they differ from one to the next
+COSTS = (
+    "cpu_minutes",
+    "peak_gb",
+    "seconds",
+)  # of a run: they differ from one to the next
 LABS = Path(__file__).resolve().parent
 RECORDS = LABS.parent / "notebooks" / "records"
 
@@ -195,23 +198,6 @@ def call(what: Callable[[int], Any], seed: int) -> Any:
     return what(seed)
 
 
-def of_sweeps(
-    name: str,
-    model: Callable[[], Any],
-    seeds: Mapping[Callable[[Any, int], Iterable[Any]], Sequence[int]],
-    *,
-    file: str,
-) -> Record:
-    """The record of sweeps, functions (model(), seed) -> results, each on its seeds."""
-    return Record(
-        name,
-        lambda sweep, seed: [*sweep(model(), seed)],
-        runs={sweep.__name__: sweep for sweep in seeds},
-        seeds={sweep.__name__: each for sweep, each in seeds.items()},
-        file=file,
-    )
-
-
 def rounded(found: Any, digits: int) -> Any:
     """Numbers to so many significant digits, wherever they are; tensors become lists."""
     if isinstance(found, Tensor):
@@ -251,14 +237,9 @@ def _minutes(record: Record) -> float:
     return record.read().get("cpu_minutes", math.inf) if record.path.exists() else 0.0
 
 
-def frozen() -> dict[str, str]:
-    """The records that may be stale, and why."""
-    return tomllib.loads((RECORDS / "frozen.toml").read_text("utf-8"))
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
     """Make records, or say how they stand."""
-    every, known = {record.name: record for record in records()}, frozen()
+    every = {record.name: record for record in records()}
     parser = argparse.ArgumentParser(prog="python -m labs.record")
     parser.add_argument("name", nargs="*", help=f"of {', '.join(every)}")
     parser.add_argument("--list", action="store_true", help="say how each one stands")
@@ -270,14 +251,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
         parser.error(f"name: got {name}, wanted one of {', '.join(every)}")
     torch.set_num_threads(1)
     for name in asked.name or every:
-        state, named = every[name].state(), name in asked.name
-        stale = state != "fresh" and (named or name not in known)
+        state = every[name].state()
+        stale = state != "fresh"
         if asked.list:
-            print(name, state, *(["frozen:", known[name]] if name in known else []))
+            print(name, state)
         elif asked.recheck:
             if stale:
                 every[name].recheck(asked.run)
-        elif stale or (named and asked.restart):
+        elif stale or (name in asked.name and asked.restart):
             every[name].make(restart=asked.restart)
 
 

@@ -108,11 +108,6 @@ def size() -> int:
     return distributed.get_world_size() if _together() else 1
 
 
-def restarted() -> bool:
-    """torchrun has started one of these processes anew; all ranks ask together."""
-    return any(gathered(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0))
-
-
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """As if there were no others: what each rank does by itself, or one of them only."""

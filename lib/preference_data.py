@@ -1,30 +1,23 @@
 """Two answers to one request, and which of them somebody preferred.
 
 The raw material of reward models and of direct alignment: where pairs come from (samples
-of a policy, put before the village's annotators, who follow a gold score with noise),
-what is refused of them, and what a policy makes of them.
+of a policy, put before somebody who compares them), what is refused of them, and what a
+policy makes of them.
 
 Shapes: N pairs, T tokens. Log-probabilities are in nats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lib import require
-from lib.evaluate import ask, scores
+from lib import evaluate, require
+from lib.evaluate import Answer
 from lib.logps import answer_logps
 from lib.rollout import Rollout, _wide, concat
-from lib.seeds import seed_of
-from lib.worlds.language import Split
-from lib.worlds.task import Task, TaskSource
-from lib.worlds.village import taste
-from lib.worlds.village.taste import Annotators
-
-PEOPLE = Annotators()  # who answers unless told otherwise
+from lib.worlds.task import Task
 
 
 @dataclass(frozen=True)
@@ -82,79 +75,36 @@ class PreferencePairs:
         return len(self.asked)
 
 
-def annotated(
+Preference = Callable[[Task, Answer, Answer], bool]  # is the first answer preferred?
+
+
+def compared(
     asked: Sequence[Task],
     answers: Rollout,
+    prefer: Preference,
     *,
-    generator: torch.Generator,
-    annotators: Annotators = PEOPLE,
-    seen: Tensor | None = None,
+    count: int | None = None,
 ) -> PreferencePairs:
-    """Two answers to each request (rows 2k and 2k + 1), put before the annotators.
+    """Two answers to each request (rows 2k and 2k + 1), put before somebody who compares.
 
-    They follow the gold scores, or `seen`, (2N,): what they take for the gold score, if
-    their taste is another.
+    The same answer twice leaves nothing to prefer: such requests are dropped. Of the
+    others the first `count` are compared, in order (all, if it is None).
     """
     if len(answers) != 2 * len(asked):
         require.refuse("answers", f"{len(answers)} rows", f"{2 * len(asked)}, two each")
-    gold = scores(asked, answers)
-    seen = gold if seen is None else seen
-    require.tensor("seen", seen, gold.shape)
-    first = torch.arange(0, len(answers), 2, device=answers.mask.device)
-    won = annotators.prefer(seen[first], seen[first + 1], generator=generator)
-    chosen = torch.where(won, first, first + 1)
-    rejected = torch.where(won, first + 1, first)
+    if count is not None:
+        require.count("count", count)
+    gold = evaluate.scores(asked, answers)
+    said = evaluate.answers(answers, asked[0].tokenizer)
+    kept = [k for k in range(len(asked)) if said[2 * k] != said[2 * k + 1]][:count]
+    if not kept:
+        require.refuse("answers", "the same one twice, always", "some that differ")
+    won = [prefer(asked[k], said[2 * k], said[2 * k + 1]) for k in kept]
+    place, first = (torch.tensor(x, device=gold.device).long() for x in (kept, won))
+    chosen, rejected = 2 * place + 1 - first, 2 * place + first
     texts = answers.rows(chosen), answers.rows(rejected)
-    return PreferencePairs(asked, *texts, gold[chosen], gold[rejected])
-
-
-def sample_pairs(
-    policy: nn.Module,
-    *,
-    count: int,
-    seed: int,
-    annotators: Annotators = PEOPLE,
-    split: Split = "train",
-    progress: str | None = None,
-) -> PreferencePairs:
-    """`count` open requests, two samples of the policy for each, annotated.
-
-    Where both samples are the same there is nothing to prefer: another request is drawn.
-    `progress` names a progress bar.
-    """
-    require.count("count", count)
-    require.count("seed", seed, least=0)
-    draw = torch.Generator().manual_seed(seed)
-    found, blocks, in_vain = None, 0, 0
-    bar = tqdm(total=count, desc=progress, disable=progress is None)
-    while found is None or len(found) < count:
-        number = seed_of("pairs", seed, blocks)
-        asked = taste.requests(count=min(count, 512), seed=number, split=split)
-        answers = ask(policy, asked, group=2, generator=draw)
-        new = annotated(asked, answers, generator=draw, annotators=annotators)
-        different = (~new.identical).nonzero().squeeze(1)
-        blocks, in_vain = blocks + 1, 0 if len(different) else in_vain + 1
-        if in_vain == 9:
-            require.refuse("policy", "the same answer twice, always", "one that varies")
-        if len(different):
-            new = new.rows(different)
-            found = new if found is None else found + new
-            bar.update(min(len(found), count) - bar.n)
-    bar.close()
-    return found.first(count)
-
-
-def ceiling(
-    first: Tensor, second: Tensor, annotators: Annotators = PEOPLE
-) -> tuple[float, float]:
-    """How far the annotators let anyone come, exactly: gold scores (N,), (N,).
-
-    The accuracy of the gold taste itself against their answers, which no model can
-    exceed but by luck; and how often two of them agree on a pair.
-    """
-    p = annotators.probabilities(first, second)
-    best, each_other = torch.maximum(p, 1 - p), p.square() + (1 - p).square()
-    return best.mean().item(), each_other.mean().item()
+    some = [asked[k] for k in kept]
+    return PreferencePairs(some, *texts, gold[chosen], gold[rejected])
 
 
 def pair_logps(
@@ -246,51 +196,3 @@ def check_answers(name: str, answers: Rollout, context: int | None) -> None:
         row = long[0].item()
         got = f"{lengths[row].item()} tokens to read in row {row}"
         require.refuse(name, got, f"at most {context}, the model's context")
-
-
-PROMPTS_AT_ONCE = 128  # prompts that are asked at once
-
-
-def ranked_pairs(
-    policy: nn.Module,
-    asks: TaskSource,
-    *,
-    count: int,
-    seed: int,
-    group: int = 4,
-    annotators: Annotators = PEOPLE,
-) -> tuple[PreferencePairs, int]:
-    """`count` pairs of the policy's answers, and how many answers it wrote for them.
-
-    Of `group` answers to a prompt the one ranked first is preferred to another, drawn at
-    random, as in UltraFeedback and Tülu 3 (Lambert et al. 2024, §5.2). Two answers with
-    the same gold score leave nothing to prefer: such pairs are dropped.
-    """
-    require.count("count", count)
-    require.count("group", group, least=2)
-    draw = torch.Generator().manual_seed(seed)
-    found, kept, blocks, in_vain = [], 0, 0, 0
-    while kept < count:
-        asked = asks(PROMPTS_AT_ONCE, seed_of("pairs", seed, blocks))
-        rollout = ask(policy, asked, group=group, generator=draw)
-        gold = scores(asked, rollout).reshape(-1, group)
-        order = annotators.rank(gold, generator=draw)
-        other = torch.randint(
-            1, group, (len(asked),), generator=draw, device=draw.device
-        )
-        other = other.to(order.device)
-        pair = torch.stack((order[:, 0], order.gather(1, other[:, None])[:, 0]), 1)
-        worth = gold.gather(1, pair)
-        told = (worth[:, 0] != worth[:, 1]).nonzero()[:, 0]
-        blocks, in_vain = blocks + 1, 0 if len(told) else in_vain + 1
-        if in_vain == 9:
-            require.refuse("policy", "answers of one score, always", "some that differ")
-        if not len(told):
-            continue
-        rows = pair[told] + told[:, None] * group
-        texts = rollout.rows(rows[:, 0]), rollout.rows(rows[:, 1])
-        some = [asked[i] for i in told.tolist()]
-        found.append(PreferencePairs(some, *texts, *worth[told].unbind(1)))
-        kept += len(some)
-    pairs = sum(found[1:], found[0]).first(count)
-    return pairs, blocks * PROMPTS_AT_ONCE * group

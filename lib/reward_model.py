@@ -21,8 +21,7 @@ from lib.losses.reward import Loss, bradley_terry
 from lib.models.attention import causal
 from lib.models.transformer import Transformer
 from lib.ops import token_logps
-from lib.preference_data import PreferencePairs as PreferencePairs
-from lib.preference_data import sample_pairs as sample_pairs
+from lib.preference_data import PreferencePairs
 from lib.rollout import Rollout
 from lib.train import History, fit, minibatches, warm_cosine
 

@@ -114,16 +114,6 @@ def with_end(reward: Reward, *, penalty: float) -> Reward:
     return fined
 
 
-def with_length(reward: Reward, *, weight: float) -> Reward:
-    """`weight` more for each token: a favour for the long, or a fine if below 0."""
-    require.number("weight", weight)
-
-    def longer(asked: Sequence[Task], rollout: Rollout) -> Tensor:
-        return judge(reward, asked, rollout) + weight * rollout.lengths.double()
-
-    return longer
-
-
 def with_overlong(reward: Reward, *, length: int, buffer: int) -> Reward:
     """A soft fine for the overlong (Yu et al. 2025, Eq. 13): 0 … 1 is taken off.
 

@@ -32,14 +32,12 @@ from lib.losses.policy_gradient import clipped_value  # noqa: E402
 from lib.losses.preference import dpo  # noqa: E402
 from lib.models.transformer import Config, Transformer  # noqa: E402
 from lib.preference_data import PreferencePairs  # noqa: E402
-from lib.recipes import feedback  # noqa: E402
-from lib.recipes.stages import Work  # noqa: E402
 from lib.reward_model import RewardModel, SurprisalRewardModel  # noqa: E402
 from lib.rollout import Batch, Rollout  # noqa: E402
 from lib.seeds import generator  # noqa: E402
 from lib.train import fit  # noqa: E402
-from lib.worlds.village import TOKENIZER  # noqa: E402
-from lib.worlds.village.tasks import tasks  # noqa: E402
+from lib.worlds.language import TOKENIZER  # noqa: E402
+from lib.worlds.tasks import tasks  # noqa: E402
 
 SIZES = {"context": 64, "layers": 2, "width": 16, "heads": 2, "hidden": 16}
 DOUBLE = torch.float64
@@ -261,13 +259,21 @@ def fitted():
         lambda: direct.align(fresh(), some, dpo, epochs=7, batch=4, lr=1e-2, seed=0)
     )
     told["dpo"] = distance(one, other)
+    (one, _), (other, _) = together_and_alone(lambda: preferring(some))
+    told["reward model"] = distance(one, other)
     return told
+
+
+def preferring(some):
+    """A reward model with a frozen part, of 7 epochs of three batches, the last of two."""
+    settings = {"epochs": 7, "batch": 4, "lr": 1e-2, "kind": SurprisalRewardModel}
+    return reward_model.fit_reward_model(fresh(), some, **settings)
 
 
 def rl(name, updates, *, sharded=False):
     """Updates of three tasks, or of one, by which a rank has none; ranks' steps."""
     model = fresh(kind=Brief, vocabulary=len(TOKENIZER))
-    pool = tasks("reverse", count=9, seed=0)
+    pool = tasks("strings", count=9, seed=0)
     steps = []
 
     def ask(update):
@@ -328,21 +334,6 @@ def reinforced():
             "steps": distributed.gathered(steps),
         }
     return told
-
-
-def stages(out, kills):
-    """Stages of recipes: a reward model from rankings, then PPO with old text."""
-    model = fresh(vocabulary=len(TOKENIZER))
-    judge = SurprisalRewardModel(model)
-
-    def after(stage, **given):
-        work = Work(model, judge, 8, 0, None, None)
-        one, other = together_and_alone(lambda: stage(work).model)
-        return {"weights": distance(one, other), "moved": distance(one, given["start"])}
-
-    ranking = feedback.reward_model_stage(answers=(2, 3), batch=3, epochs=4)
-    ppo = feedback.ppo_stage(prompts=3, group=2, updates=6, rows=4)
-    return {"reward": after(ranking, start=judge), "PPO": after(ppo, start=model)}
 
 
 def stepped(model, optimiser, count):
@@ -470,7 +461,6 @@ def met_again(out, kills):
         os.kill(os.getpid(), signal.SIGKILL)
     return {
         "sum": distributed.total(distributed.rank() + 1),
-        "restarted": distributed.gathered(distributed.restarted()),
         "counts": distributed.gathered(os.environ["TORCHELASTIC_RESTART_COUNT"]),
     }
 
@@ -480,7 +470,7 @@ def main():
     signal.alarm(300)  # nobody waits for ever
     torch.set_num_threads(1)
     distributed.start(patience=timedelta(seconds=60))
-    known = {each.__name__: each for each in (everything, killed, stages, met_again)}
+    known = {each.__name__: each for each in (everything, killed, met_again)}
     told = known[name](Path(out), *kills or [""])
     if distributed.rank() == 0:
         Path(out).write_text(json.dumps(told))

@@ -12,7 +12,6 @@ from labs import overoptimisation, proxies, toy_answers
 from labs import overoptimisation_runs as runs
 from lib import evaluate, pretrain
 from lib.kl import best_of_n_kl_bound
-from lib.seeds import generator
 from lib.sft import written
 from lib.worlds import talk
 from lib.worlds.annotators import PANEL, Annotators, believed
@@ -26,7 +25,7 @@ SIZES = [2**k for k in range(13)]
 
 def of_the_page(*names: str) -> dict[str, Callable]:
     """Functions that the chapter builds in view, as they stand there."""
-    known = {"torch": torch, "toy_answers": toy_answers, "generator": generator}
+    known = {"torch": torch, "toy_answers": toy_answers}
     for cell in notebooks.read(
         notebooks.ROOT / "notebooks/06_over_optimisation.ipynb"
     ).cells:
@@ -37,7 +36,7 @@ def of_the_page(*names: str) -> dict[str, Callable]:
     return {name: known[name] for name in names}
 
 
-PAGE = of_the_page("best_of", "climb", "fitted", "bootstrap")
+PAGE = of_the_page("best_of", "climb", "fitted")
 D = torch.tensor([best_of_n_kl_bound(n) for n in SIZES], dtype=torch.float64).sqrt()
 
 
@@ -160,17 +159,6 @@ def test_a_curve_of_the_form_is_fitted_exactly_and_its_maximum_is_found(log):
     assert PAGE["fitted"](x, bent, log)[0] == pytest.approx(want.item())
 
 
-def test_the_bootstrap_draws_bases_and_requests():
-    """Bases that disagree make the interval wide, however many requests there are."""
-    agree = torch.zeros(5, 400, dtype=torch.float64)
-    agree[:, ::2] = 1.0
-    mean, low, high = PAGE["bootstrap"](agree, "agree")
-    assert mean == 0.5 and 0.44 < low < 0.47 and 0.53 < high < 0.56  # 1.96 · .5 / √400
-    bases = torch.arange(5.0).double()[:, None].expand(5, 400)
-    mean, low, high = PAGE["bootstrap"](bases, "disagree")
-    assert mean == 2 and low < 1 and high > 3
-
-
 # ------------------------------------------------------------- the valley's experiment
 
 TASK = evaluate.exam("talk", count=1)[0]
@@ -188,9 +176,9 @@ def test_an_annotator_who_believes_is_the_valleys_and_one_who_knows_differs_on_p
 ):
     for one, two in itertools.permutations((TRUE_PET, FALSE_PET, FALSE_JOB, KIND), 2):
         seen = [features(TASK, text) for text in (one, two)]
-        believing = runs.prefers(who, *map(believed, seen))
+        believing = who.probability_of(*map(believed, seen))
         assert believing == pytest.approx(who.probability(TASK, one, two))
-        knowing = runs.prefers(who, *map(runs.knows_pets, seen))
+        knowing = who.probability_of(*map(runs.knows_pets, seen))
         assert (knowing == believing) == (FALSE_PET not in (one, two))
 
 

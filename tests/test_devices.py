@@ -11,11 +11,10 @@ from lib import direct, evaluate, preference_data, rejection, reward_model, sft
 from lib.algorithms import ALGORITHMS
 from lib.losses.preference import dpo
 from lib.models.transformer import Config, Transformer
-from lib.on_policy import RLConfig, train
+from lib.on_policy import RLConfig, task_stream, train
 from lib.rewards import drift
-from lib.villagers import task_stream
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.tasks import tasks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.tasks import tasks
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +23,21 @@ def model():
     return Transformer(config, generator=torch.Generator().manual_seed(0))
 
 
+def sampled(model, count):
+    """So many requests, and the longer of two answers is preferred."""
+    luck = torch.Generator("cpu").manual_seed(count)
+    asked = tasks("talk", count=count, seed=0)
+    rollout = evaluate.ask(model, asked, generator=luck, group=2)
+
+    def longer(task, one, other):
+        return len(one.text) > len(other.text)
+
+    return preference_data.compared(asked, rollout, longer)
+
+
 @pytest.fixture(scope="module")
 def pairs(model):
-    return preference_data.sample_pairs(model, count=4, seed=0)
+    return sampled(model, 4)
 
 
 @pytest.fixture
@@ -43,7 +54,7 @@ def short(asked, rollout):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_reinforcement_learning_follows_the_model(model, elsewhere, name):
-    ask = task_stream("reverse", count=2, seed=0)
+    ask = task_stream("strings", count=2, seed=0)
     beta = 0.0 if name == "MaxRL" else 0.1  # its rewards must stay 0 or 1
     config = RLConfig(group=2, max_tokens=4, beta=beta)
     measures = {"drift": drift(model)}
@@ -71,7 +82,7 @@ def test_direct_alignment_follows_the_model(model, pairs, elsewhere):
 def test_imitation_reward_models_and_selections_follow_the_model(
     model, pairs, elsewhere
 ):
-    asked = tasks("reverse", count=2, seed=0)
+    asked = tasks("strings", count=2, seed=0)
     shown = sft.written(asked, ["ab", "ba"])
     assert torch.isfinite(sft.sft_loss(model, shown)[0])
     found, _ = reward_model.fit_reward_model(model, pairs, epochs=1, batch=2)
@@ -84,13 +95,13 @@ def test_imitation_reward_models_and_selections_follow_the_model(
 
 
 def test_answers_are_drawn_by_the_generator_where_it_is(model, elsewhere):
-    asked = tasks("reverse", count=2, seed=0)
+    asked = tasks("strings", count=2, seed=0)
     luck = torch.Generator("cpu").manual_seed(1)
     rollout = evaluate.ask(model, asked, generator=luck, max_tokens=4, group=2)
     assert rollout.actions.device.type == "cpu" and len(rollout) == 4
 
 
 def test_pairs_are_sampled_and_judged_where_the_model_is(model, elsewhere):
-    some = preference_data.sample_pairs(model, count=3, seed=1)
+    some = sampled(model, 3)
     assert len(some) == 3 and some.chosen.mask.device.type == "cpu"
     assert reward_model.accuracy(reward_model.RewardModel(model), some) == 0  # ties

@@ -17,7 +17,7 @@ from lib.losses import preference
 from lib.losses.preference import dpo, kto, orpo, simpo
 from lib.preference_data import unpaired
 from lib.train import warm_cosine
-from lib.worlds.village import TOKENIZER
+from lib.worlds.language import TOKENIZER
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 ROWS = torch.tensor([2, 0])
@@ -229,7 +229,7 @@ def test_training_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
 
 
 def test_unsound_pairs_are_refused_before_anything_is_trained(refuses):
-    same = pairs(bad=("The fox is red.", "No.", "I do not know."))
+    same = pairs(bad=("Ada Ash is kind.", "No.", "I do not know."))
     said = "pairs: got twice the same answer in pair 0, wanted two different answers in"
     with refuses(f"{said} each"):
         direct.align(model(), same, dpo, lr=1e-3, seed=0)

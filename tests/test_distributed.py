@@ -73,7 +73,12 @@ def test_the_plain_mean_of_uneven_shares_is_wrong(measured):
 
 
 def test_fit_ends_with_the_weights_of_one_process(measured):
-    assert set(measured["fit"]) > {"sft in microbatches", "sft in pieces", "dpo"}
+    assert set(measured["fit"]) > {
+        "sft in microbatches",
+        "sft in pieces",
+        "dpo",
+        "reward model",
+    }
     assert all(apart < 1e-12 for apart in measured["fit"].values())
 
 
@@ -100,7 +105,7 @@ def test_ranks_of_two_computers_meet_again_though_one_torchrun_alone_counts(tmp_
     for status, said in map(ended, both):
         assert status == 0, said
     found = json.loads(out.read_text())
-    assert found["sum"] == 3 and found["restarted"] == [True, True]
+    assert found["sum"] == 3
     assert sorted(found["counts"]) == ["0", "1"]  # at once: the one death, and no other
 
 

@@ -1,5 +1,6 @@
 """Questions put to a model, its answers read, and the table of skills."""
 
+import inspect
 import math
 from dataclasses import FrozenInstanceError
 from fractions import Fraction
@@ -9,23 +10,32 @@ import pytest
 import torch
 from torch import nn
 
-from lib import evaluate, villagers
-from lib.evaluate import Answer, ask, pass_at_k, prompt_ids, score, scores, table
+from lib import evaluate
+from lib.evaluate import (
+    Answer,
+    answers,
+    ask,
+    exam,
+    mark,
+    pass_at_k,
+    prompt_ids,
+    score,
+    scores,
+    skills,
+    table,
+)
 from lib.models.transformer import Config, Transformer
 from lib.rollout import Rollout
 from lib.sampling import complete
-from lib.villagers import answers, exam, skills
-from lib.worlds.village import TOKENIZER, taste
-from lib.worlds.village.tasks import SKILLS, Task, tasks
+from lib.seeds import generator
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
+from lib.worlds.tasks import LEVELS, gold
 
-SUM = Task("sum", 1, "What is 3 + 4?", "7")
-WORD = Task("reverse", 2, "Reverse ket.", "tek")
-TALK = Task("talk", 1, "Tell me about the fox.", "The fox is red.")
-NAMES = [*SKILLS, "talk"]
-BEST = (
-    "The fox is red. It lives in the forest. It eats berries. "
-    "It is very sweet. It is very dear."
-)
+JOB = Task("facts", 1, "What is the job of Ada Ash?", "doctor")
+WORD = Task("strings", 2, "Say the first letter of bdfk.", "b")
+TALK = Task("talk", 1, "Tell me about Ada Ash.", "Ada Ash is a doctor.")
+BEST = "Ada Ash is kind and wise, has a hare, is a doctor, lives by the tower."
 PAD, BEGIN, END = 0, 1, 2
 
 
@@ -89,27 +99,27 @@ def spoken(*texts, finished):
 
 
 def test_a_prompt_is_begin_and_the_question():
-    ids = prompt_ids(SUM)
+    ids = prompt_ids(JOB)
     assert ids[0] == BEGIN and BEGIN not in ids[1:]
-    assert TOKENIZER.decode(ids[1:]) == "Q: What is 3 + 4?\nA:"
+    assert TOKENIZER.decode(ids[1:]) == "Q: What is the job of Ada Ash?\nA:"
 
 
 def test_answers_are_the_sampled_tokens_as_text():
-    rollout = spoken(" 7", "", " The fox is red.", finished=[True, True, False])
+    rollout = spoken(" doctor", "", " Ada Ash is a", finished=[True, True, False])
     assert answers(rollout) == [
-        Answer(" 7", True),
+        Answer(" doctor", True),
         Answer("", True),
-        Answer(" The fox is red.", False),
+        Answer(" Ada Ash is a", False),
     ]
 
 
 def test_nobody_changes_an_answer():
     with pytest.raises(FrozenInstanceError):
-        Answer(" 7", True).finished = False
+        Answer(" b", True).finished = False
 
 
 def test_asking_completes_the_prompts_as_it_is_told(model, seeded):
-    asked = [SUM, TALK, WORD]
+    asked = [JOB, TALK, WORD]
     knobs = {"group": 2, "temperature": 0.7, "top_k": 5, "max_tokens": 9}
     prompts = [prompt_ids(task) for task in asked]
     want = complete(model, prompts, end=END, generator=seeded(3), **knobs)
@@ -122,160 +132,108 @@ def test_asking_completes_the_prompts_as_it_is_told(model, seeded):
 def test_an_answer_is_one_of_forty_eight_tokens_at_temperature_one(model, seeded):
     want = ask(
         model,
-        [SUM, TALK],
+        [JOB, TALK],
         generator=seeded(4),
         group=1,
         temperature=1.0,
         top_k=None,
         max_tokens=48,
     )
-    got = ask(model, [SUM, TALK], generator=seeded(4))
+    got = ask(model, [JOB, TALK], generator=seeded(4))
     assert torch.equal(got.actions, want.actions) and torch.equal(got.logps, want.logps)
     assert got.mask.sum(1).max() == 48 == evaluate.ANSWER
 
 
 def test_any_policy_can_be_asked(seeded):
-    rollout = ask(by_heart([SUM], lambda t: "7"), [SUM], generator=seeded(0))
-    assert answers(rollout) == [Answer(" 7", True)]
+    rollout = ask(by_heart([JOB], lambda t: "doctor"), [JOB], generator=seeded(0))
+    assert answers(rollout) == [Answer(" doctor", True)]
     short = ask(
         by_heart([TALK], lambda t: BEST), [TALK], generator=seeded(0), max_tokens=3
     )
-    assert answers(short) == [Answer(" The fox is", False)]
+    assert answers(short) == [Answer(" Ada Ash is", False)]
 
 
 # ---------------------------------------------------------------- scores
 
 
 def test_a_verified_answer_counts_one_if_it_was_finished():
-    assert score(SUM, Answer(" 7", True)) == 1.0
-    assert score(SUM, Answer(" 7", False)) == 0.0
-    assert score(SUM, Answer(" 8", True)) == 0.0
-    assert isinstance(score(SUM, Answer(" 7", True)), float)
+    assert score(JOB, Answer(" doctor", True)) == 1.0
+    assert score(JOB, Answer(" doctor", False)) == 0.0
+    assert score(JOB, Answer(" baker", True)) == 0.0
+    assert isinstance(score(JOB, Answer(" doctor", True)), float)
 
 
 def test_talk_is_scored_by_the_gold_taste():
-    for text in (BEST, "It is red.", "The owl is brown", ""):
+    for text in (BEST, "Ada is a doctor.", "Otto Moss keeps a pig", ""):
         for finished in (True, False):
-            want = taste.gold(TALK, text, finished=finished)
+            want = gold(TALK, text, finished=finished)
             assert score(TALK, Answer(text, finished)) == want
     assert score(TALK, Answer(BEST, True)) == pytest.approx(4)
-    assert score(TALK, Answer(BEST, False)) == pytest.approx(2.5)
+    assert score(TALK, Answer(BEST, False)) == pytest.approx(3)
 
 
 def test_scores_come_in_the_order_of_the_rows():
-    rollout = spoken(" 7", " 8", " tek", " 7", finished=[True, True, True, True])
-    got = scores([SUM, SUM, WORD, WORD], rollout)
+    said = (" doctor", " baker", " b", " doctor")
+    rollout = spoken(*said, finished=[True, True, True, True])
+    got = scores([JOB, JOB, WORD, WORD], rollout)
     assert got.tolist() == [1, 0, 1, 0] and got.dtype == torch.float64
 
 
 def test_a_group_is_scored_by_the_task_it_answers():
-    said = (" 7", " 7", " tek", " tek", " 7", " tek")
+    said = (" doctor", " doctor", " b", " b", " doctor", " b")
     rollout = spoken(*said, finished=[True, False, True, True, True, True])
-    got = scores([SUM, WORD], rollout)  # rows 0, 1, 2: the sum; 3, 4, 5: the word
+    got = scores([JOB, WORD], rollout)  # rows 0, 1, 2: the job; 3, 4, 5: the word
     assert got.tolist() == [1, 0, 0, 1, 0, 1]
-    assert scores([SUM], rollout).tolist() == [1, 0, 0, 0, 1, 0]
+    assert scores([JOB], rollout).tolist() == [1, 0, 0, 0, 1, 0]
 
 
 def test_scores_of_talk_and_of_tasks_may_be_mixed():
-    rollout = spoken(f" {BEST}", " 7", finished=[True, True])
-    assert scores([TALK, SUM], rollout).tolist() == pytest.approx([4, 1])
+    rollout = spoken(f" {BEST}", " doctor", finished=[True, True])
+    assert scores([TALK, JOB], rollout).tolist() == pytest.approx([4, 1])
 
 
 def test_tasks_that_cannot_have_these_rows_are_refused(refuses):
-    rollout = spoken(" 7", " 8", " 9", finished=[True] * 3)
+    rollout = spoken(" b", " d", " f", finished=[True] * 3)
     with refuses("asked: got 2 tasks, wanted a divisor of 3"):
-        scores([SUM, WORD], rollout)
+        scores([JOB, WORD], rollout)
     with refuses("asked: got 0 tasks, wanted a divisor of 3"):
         scores([], rollout)
     with refuses("asked: got 4 tasks, wanted a divisor of 3"):
-        scores([SUM] * 4, rollout)
-
-
-# ---------------------------------------------------------------- the exam
-
-
-def test_an_exam_is_as_many_tasks_of_every_skill_then_talk():
-    asked = exam(count=5, seed=2, split="train")
-    want = [t for s in SKILLS for t in tasks(s, count=5, seed=2, split="train")]
-    assert asked == want + taste.requests(count=5, seed=2, split="train")
-    assert [t.skill for t in asked[::5]] == NAMES
-
-
-def test_an_exam_has_sixty_four_of_each_from_the_test_split_unless_told_otherwise():
-    asked = exam()
-    assert asked == exam(count=64, seed=0, split="test")
-    assert len(asked) == 7 * 64
-    assert asked != exam(seed=1) and not {t.request for t in asked} & {
-        t.request for t in exam(split="train")
-    }
-
-
-def test_an_impossible_exam_is_refused(refuses):
-    with refuses("count: got 0, wanted an int of at least 1"):
-        exam(count=0)
-    with refuses("split: got 'dev', wanted one of 'train', 'test'"):
-        exam(split="dev")
+        scores([JOB] * 4, rollout)
 
 
 # ---------------------------------------------------------------- the table of skills
 
 
-def test_who_gives_the_reference_answers_has_every_skill():
-    asked = exam(count=6, seed=1)
-    got = skills(by_heart(asked, lambda t: t.answer), count=6, seed=1)
-    assert list(got) == NAMES
-    assert [got[skill] for skill in SKILLS] == [1.0] * 6
-    said = {t.request: t.answer for t in asked}  # a request may come twice: the last
-    talk = [taste.gold(t, f" {said[t.request]}") for t in asked if t.skill == "talk"]
-    assert got["talk"] == pytest.approx(sum(talk) / 6)
-
-
-def test_who_says_nothing_has_no_skill():
-    got = skills(Replay({}), count=3)
-    assert got == {**dict.fromkeys(SKILLS, 0.0), "talk": pytest.approx(-1 - 1.5)}
-
-
 def test_a_skill_is_the_share_of_its_own_answers_that_are_right():
-    asked = exam(count=4, seed=0, split="train")
-    sums = [t for t in asked if t.skill == "sum"]
-    policy = by_heart(asked, lambda t: t.answer if t is sums[0] or t is sums[2] else "")
-    got = skills(policy, count=4, seed=0, split="train")
-    right = sum(t.request in (sums[0].request, sums[2].request) for t in sums)
-    assert got["sum"] == right / 4 and 0 < right < 4
-    assert {got[skill] for skill in SKILLS if skill != "sum"} == {0.0}
+    every = [(skill, level) for skill, levels in LEVELS.items() for level in levels]
+    exams = {key: exam(key[0], level=key[1], count=4) for key in every}
+    known = {task.request for task in (exams["facts", 1][0], exams["facts", 1][2])}
+    asked = [task for some in exams.values() for task in some]
+    policy = by_heart(asked, lambda t: t.answer if t.request in known else "")
+    got = skills(policy, count=4)
+    assert got.pop("facts 1") == mark([1.0, 0.0, 1.0, 0.0])
+    assert got.pop("talk").mean == -1 and {m.mean for m in got.values()} == {0.0}
 
 
-def test_skills_are_measured_on_the_exam_with_one_seed(model, seeded):
-    asked = exam(count=2, seed=5)
-    rollout = ask(model, asked, generator=seeded(5))
-    want = scores(asked, rollout).reshape(7, 2).mean(1).tolist()
-    got = skills(model, count=2, seed=5)
-    assert list(got.values()) == want and all(type(v) is float for v in got.values())
+def test_skills_are_measured_on_exams_with_one_seed(model):
+    got = skills(model, count=2, seed=5, max_tokens=8)
+    for name, found in got.items():
+        skill, _, level = name.partition(" ")
+        level = int(level or 1)
+        asked = exam(skill, level=level, count=2, seed=5)
+        luck = generator("exam answers", skill, level, 5)
+        rollout = ask(model, asked, generator=luck, max_tokens=8)
+        assert found == mark(scores(asked, rollout))
     before = torch.random.get_rng_state()
-    assert skills(model, count=2, seed=5) == got
+    assert skills(model, count=2, seed=5, max_tokens=8) == got
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_skills_are_sampled_unless_they_are_greedy(monkeypatch, model, seeded):
-    knobs = []
-
-    def asked_with(*arguments, **chosen):
-        knobs.append(chosen["top_k"])
-        return ask(*arguments, **chosen)
-
-    monkeypatch.setattr(villagers, "ask", asked_with)
-    greedy = skills(model, count=1, top_k=1)
-    assert greedy == skills(model, count=1, top_k=1)
-    skills(model, count=1)
-    assert knobs == [1, 1, None]
-
-
-def test_skills_ask_sixty_four_of_each_unless_told_otherwise():
-    asked = exam()
-    policy = by_heart(asked, lambda t: t.answer if t.skill != "talk" else "No.")
-    got = skills(policy)
-    assert [got[skill] for skill in SKILLS] == [1.0] * 6
-    assert got["talk"] == pytest.approx(-0.2 * 4)  # one word of five
+def test_skills_ask_two_hundred_of_each_for_48_tokens_unless_told_otherwise():
+    knobs = inspect.signature(skills).parameters
+    given = {name: knobs[name].default for name in ("count", "seed", "max_tokens")}
+    assert given == {"count": 200, "seed": 0, "max_tokens": 48}
 
 
 # ---------------------------------------------------------------- pass at k
@@ -361,29 +319,31 @@ def test_what_cannot_be_drawn_is_refused(refuses):
 
 def test_the_table_is_markdown_with_a_skill_a_row():
     columns = {
-        "base": {"know": 0.25, "sum": 0.125, "talk": -0.301},
-        "tuned": {"know": 1.0, "sum": 0.0, "talk": 12.345},
+        "base": {"facts": 0.25, "cups": 0.125, "talk": -0.301},
+        "tuned": {"facts": 1.0, "cups": 0.0, "talk": 12.345},
     }
     assert table(columns) == (
         "| skill | base | tuned |\n"
         "|---|---:|---:|\n"
-        "| know | 0.25 | 1.00 |\n"
-        "| sum | 0.12 | 0.00 |\n"
+        "| facts | 0.25 | 1.00 |\n"
+        "| cups | 0.12 | 0.00 |\n"
         "| talk | -0.30 | 12.35 |"
     )
 
 
 def test_a_table_may_have_one_column():
-    assert table({"base": {"sum": 1}}) == "| skill | base |\n|---|---:|\n| sum | 1.00 |"
+    assert (
+        table({"base": {"cups": 1}}) == "| skill | base |\n|---|---:|\n| cups | 1.00 |"
+    )
 
 
 def test_columns_must_have_the_same_rows(refuses):
     with refuses("columns: got none, wanted at least one"):
         table({})
-    with refuses("columns: got ['sum'] for 'b', wanted ['know', 'sum']"):
-        table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0}})
-    with refuses("columns: got ['sum', 'know'] for 'b', wanted ['know', 'sum']"):
-        table({"a": {"know": 0.0, "sum": 0.0}, "b": {"sum": 0.0, "know": 0.0}})
+    with refuses("columns: got ['cups'] for 'b', wanted ['facts', 'cups']"):
+        table({"a": {"facts": 0.0, "cups": 0.0}, "b": {"cups": 0.0}})
+    with refuses("columns: got ['cups', 'facts'] for 'b', wanted ['facts', 'cups']"):
+        table({"a": {"facts": 0.0, "cups": 0.0}, "b": {"cups": 0.0, "facts": 0.0}})
 
 
 # --- paired differences ---------------------------------------------------------------
@@ -397,7 +357,7 @@ def test_a_paired_difference_has_the_interval_of_a_plain_bootstrap():
     for k in range(len(plain)):
         rows = torch.randint(5, (5,), generator=luck)
         plain[k] = gaps[rows][:, torch.randint(40, (40,), generator=luck)].mean()
-    low, high = plain.quantile(torch.tensor([0.025, 0.975]).double())
+    low, high = plain.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
     assert found.mean == pytest.approx(gaps.mean().item())
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
     assert evaluate.paired(one, other) == found  # the draws are always the same
@@ -409,7 +369,7 @@ def test_a_paired_difference_has_the_interval_of_a_plain_bootstrap():
     )
 
 
-def test_an_interval_over_seeds_alone_knows_how_far_they_lie_apart():
+def test_an_interval_over_seeds_alone_factss_how_far_they_lie_apart():
     near = evaluate.paired([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
     assert (near.low, near.mean, near.high, near.seeds) == (0.25, 0.25, 0.25, 3)
     far = evaluate.paired([0.0, 0.5, 1.0], [0.25, 0.25, 0.25])

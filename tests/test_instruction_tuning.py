@@ -223,38 +223,3 @@ def test_old_text_is_read_kind_by_kind_the_same_for_every_model():
     text = pretrain.pack([corpus.WRITERS["games"](draw) for _ in range(60)])
     assert found["games"] == next_token_loss(model, text)[1]["perplexity"]
     assert all(value > 50 for value in found.values())  # it knows nothing
-
-
-# ------------------------------------------------------------------ a over b, by how much
-
-
-def test_a_difference_that_is_everywhere_the_same_has_no_width():
-    assert it.over(["111", "111"], ["000", "000"]) == pytest.approx((1, 1, 1))
-    assert it.over(["010"], ["010"]) == pytest.approx((0, 0, 0))
-
-
-def test_a_difference_changes_its_sign_with_its_sides():
-    a, b = ["1101", "1011", "0111"], ["0001", "1000", "0100"]
-    mean, low, high = it.over(a, b)
-    assert mean == pytest.approx(0.5) and low < mean < high
-    assert it.over(b, a) == pytest.approx((-mean, -high, -low))
-
-
-def test_the_interval_counts_seeds_as_well_as_prompts():
-    """Of seeds that differ wholly, two say less than a hundred prompts would."""
-    mean, low, high = it.over(["1" * 100, "0" * 100], ["0" * 100] * 2)
-    assert (mean, low, high) == pytest.approx((0.5, 0, 1))
-
-
-def test_the_bootstrap_is_about_as_wide_as_the_binomial_says(seeded):
-    right = torch.rand(400, generator=seeded(0)) < 0.3
-    text = "".join(str(int(x)) for x in right)
-    mean, low, high = it.over([text], ["0" * 400])
-    half = 1.96 * (mean * (1 - mean) / 400) ** 0.5
-    assert low == pytest.approx(mean - half, abs=0.01)
-    assert high == pytest.approx(mean + half, abs=0.01)
-
-
-def test_unpaired_answers_are_refused(refuses):
-    with refuses("b: got (1, 2), wanted (1, 3), as a has"):
-        it.over(["011"], ["01"])

@@ -28,7 +28,7 @@ ELSEWHERE = {
     "-m ruff check": ".ruff_cache",
     "-m pytest": "caches, and _build/look",
     "-m http.server": "nothing",
-    "-m tools.models": ".cache",
+    "-m tools.models": "lib/weights",
     "-m tools.extras": ".venv",
     "-m tools.pdf": "_build",
     "-m mutmut": "mutants",
@@ -65,11 +65,7 @@ def make(book: Path, target: str) -> str:
     run = subprocess.run(
         [*command, "LAB_FLAGS=--copy-only"],
         cwd=book,
-        env={
-            "RLHF_EXECUTED_CACHE": f"{ROOT}/.cache",
-            **environment,
-            "PYTHONPATH": str(book),
-        },
+        env={**environment, "PYTHONPATH": str(book)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

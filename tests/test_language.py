@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from lib.worlds import constraints, language, people, strings, talk
-from lib.worlds.language import TOKENIZER, WORDS, split_of, words_of
+from lib.worlds.language import TOKENIZER, WORDS, split_of
 from lib.worlds.task import Task, answer_of
 
 SKILLS = {"facts": people, "strings": strings, "constraints": constraints, "talk": talk}
@@ -93,11 +93,6 @@ def test_no_word_is_there_for_nothing():
 
 
 # ---------------------------------------------------------------- reading a text
-
-
-def test_the_words_of_a_text_are_its_letters_and_digits():
-    assert words_of("Ada's 3+4, <b>_x\n") == ["Ada", "s", "3", "4", "b", "x"]
-    assert words_of("") == words_of("… ٣ é!") == []
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_an_import_of_labs_in_lib_is_noticed(copy):
         ("ops.py", "import lib.train"),
         ("losses/pairs.py", "from lib.show import figures"),
         ("worlds/mdp.py", "from lib import evaluate"),
-        ("rewards.py", "from lib.recipes import stages"),
+        ("rewards.py", "from lib.on_policy import train"),
     ],
 )
 def test_an_import_from_above_is_noticed(copy, file, line):

@@ -14,19 +14,23 @@ from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.preference_data import PreferencePairs
 from lib.sft import written
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.tasks import Task
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 TINY = Config(len(TOKENIZER), context=32, layers=2, width=16, heads=2, hidden=16)
-GOOD = ("The fox is red.", "The owl is brown. It is a dear one.", "The bee is old.")
-BAD = ("The fox is green. It is a sweet one.", "The owl.", "The bee is a bee.")
+GOOD = (
+    "Ada Ash is kind.",
+    "Ben Dove is kind. Ben is a dear friend.",
+    "Cleo Hale is wise.",
+)
+BAD = ("Ada Ash is wise. Ada is a merry friend.", "Ben Dove.", "Cleo Hale is a friend.")
 ASKED = [
     Task("talk", 1, request, "")
     for request in (
-        "Describe the fox.",
-        "Tell us of the owl today.",
-        "Introduce the bee.",
+        "Describe Ada Ash.",
+        "Tell me about Ben Dove again.",
+        "Who is Cleo Hale?",
     )
 ]
 
@@ -194,7 +198,7 @@ def test_equal_answers_are_refused(refuses):
 
 
 def test_answers_that_a_cut_made_equal_are_refused(refuses):
-    both = pairs(bad=("The fox is green.", *BAD[1:]))
+    both = pairs(bad=("Ada Ash is wise.", *BAD[1:]))
     short = replace(both, chosen=cut(both.chosen, 3), rejected=cut(both.rejected, 3))
     preference_data.check_pairs(both, 32)
     with refuses(

@@ -30,9 +30,9 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def without_unix(code: str, *arguments: str) -> str:
+def without_unix(code: str) -> str:
     """Run code in a process that has none of Unix's modules; what it prints."""
-    command = [sys.executable, "-c", WITHOUT_UNIX + code, *arguments]
+    command = [sys.executable, "-c", WITHOUT_UNIX + code]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -41,7 +41,6 @@ def without_unix(code: str, *arguments: str) -> str:
 def test_every_file_of_lib_is_imported_where_there_are_no_unix_modules():
     names = [f"lib.{name}" for name in modules(ROOT)]
     said = without_unix(
-        "import lib.recipes\n"
         f"for name in {names}: importlib.import_module(name)\n"
         "print(sum(name.startswith('lib.') for name in sys.modules))\n"
         "try: import fcntl\n"
@@ -50,27 +49,6 @@ def test_every_file_of_lib_is_imported_where_there_are_no_unix_modules():
     count, refused = said.splitlines()
     assert int(count) >= len(names) > 50
     assert refused == "no fcntl on this machine"
-
-
-def test_a_second_run_is_refused_where_there_are_no_unix_modules(tmp_path):
-    said = without_unix(
-        "from pathlib import Path\n"
-        "from lib.recipes.folder import Busy, Folder\n"
-        "folder = Folder(Path(sys.argv[1]))\n"
-        "with folder.alone():\n"
-        "    try:\n"
-        "        with folder.alone(): print('both')\n"
-        "    except Busy as error: print(error)\n"
-        "with folder.alone(): print('free again')",
-        str(tmp_path),
-    )
-    busy = f"{tmp_path}: another run is writing here"
-    assert said.splitlines() == [busy, "free again"]
-
-
-def test_the_lock_of_a_run_comes_with_torch():
-    required = importlib.metadata.requires("torch")
-    assert "filelock" in [re.split(r"[ ;<>=!~]", line)[0] for line in required]
 
 
 def refusing(requires: str) -> list[str]:

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from tools import notebooks
 
 ROOT = notebooks.ROOT
-STRICT = [path for path in notebooks.strict() if path.parent.name != "exercises"]
+STRICT = [path for path in notebooks.everything() if path.parent.name != "exercises"]
 PAGES = ["README.md"]
 PAGES += [f"book/{name}.md" for name in ("intro", "howto", "notation", "glossary")]
 KL = r"(?:\bkl\b|penalty|penalties|budget|divergence|\\beta|β)"

@@ -2,20 +2,18 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from labs.record import OtherRun, Record, frozen, of_sweeps, records, rounded
+from labs.record import OtherRun, Record, records, rounded
 from lib.digest import code_digest, plain, sources
-from tools import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = '''"""A toy.
@@ -65,7 +63,6 @@ def book(tmp_path: Path) -> Path:
     (tmp_path / "labs/toy.py").write_text(TOY)
     (tmp_path / "lib/near.py").write_text(NEAR)
     (tmp_path / "lib/deep/far.py").write_text(FAR)
-    (tmp_path / "notebooks/records/frozen.toml").write_text("")
     return tmp_path
 
 
@@ -93,46 +90,34 @@ def change(file: Path, old: str, new: str) -> None:
 # -------------------------------------------------------------- the records of the book
 
 
-def faults(
-    declared: Iterable[Record], listed: Mapping[str, str], awaiting: Iterable[str]
-) -> list[str]:
-    """What is wrong with records, the list of frozen ones, and what `awaiting` excuses."""
+def faults(declared: Iterable[Record]) -> list[str]:
+    """What is wrong with records."""
     states = {record.name: record.state() for record in declared}
     [folder] = {record.folder for record in declared}
-    numbers = {chapter[:2] for chapter in awaiting}
-    said = [f"{n}: {s}" for n, s in states.items() if n not in listed and s != "fresh"]
-    for name, reason in listed.items():
-        state = states.get(name, "missing")
-        if not state.startswith("stale"):
-            said.append(f"{name}: frozen, and {state}")
-        readers = re.findall(r"chapter (\d\d)", reason)  # who still reads it
-        if not numbers.intersection([name[:2], *readers]):
-            said.append(f"{name}: frozen, though its chapter's second edition is here")
-        if len(reason) < 10:
-            said.append(f"{name}: frozen without a reason")
+    said = [f"{name}: {state}" for name, state in states.items() if state != "fresh"]
     files = {file.stem for file in folder.glob("*.json")}
     return said + [f"{name}: no lab declares it" for name in sorted(files - {*states})]
 
 
-def test_every_record_is_of_today_s_code_or_frozen_while_its_chapter_waits():
+def test_every_record_is_of_today_s_code():
     declared = records()
-    assert faults(declared, frozen(), notebooks.lax()) == []
+    assert faults(declared) == []
     assert len({record.name for record in declared}) == len(declared) >= 10
 
 
 def test_a_record_of_other_code_is_named(book):
     record = toy(book)
-    assert faults([record], {}, []) == ["77_toy: missing"]
+    assert faults([record]) == ["77_toy: missing"]
     record.make()
-    assert faults([record], {}, []) == []
+    assert faults([record]) == []
     code = record.read()["code"]
     change(record.path, code, "0123456789ab")
     told = f"77_toy: stale: code 0123456789ab made it, today's is {code}"
-    assert faults([record], {}, []) == [told]
+    assert faults([record]) == [told]
     change(record.path, "0123456789ab", code)
-    assert faults([record], {}, []) == []
+    assert faults([record]) == []
     change(book / "lib/deep/far.py", "7.0", "7.1")
-    [told] = faults([record], {}, [])
+    [told] = faults([record])
     assert told.startswith(f"77_toy: stale: code {code} made it, today's is ")
 
 
@@ -142,29 +127,14 @@ def test_a_record_that_lacks_a_run_or_a_seed_is_named(book):
     whole = record.read()
     lacking = whole | {"runs": {**whole["runs"], "two": {"0": 0}}}
     record.path.write_text(json.dumps(lacking))
-    assert faults([record], {}, []) == ["77_toy: stale: not all runs and seeds"]
-
-
-def test_a_frozen_record_is_stale_and_its_chapter_waits(book):
-    record, listed = toy(book), {"77_toy": "awaits its second edition"}
-    assert faults([record], listed, ["77_page"]) == ["77_toy: frozen, and missing"]
-    record.make()
-    assert faults([record], listed, ["77_page"]) == ["77_toy: frozen, and fresh"]
-    change(book / "lib/near.py", "/ 3", "/ 4")
-    assert faults([record], listed, ["77_page"]) == []
-    [told] = faults([record], listed, ["78_page"])
-    assert told == "77_toy: frozen, though its chapter's second edition is here"
-    [told] = faults([record], {"77_toy": ""}, ["77_page"])
-    assert told == "77_toy: frozen without a reason"
-    gone = {**listed, "77_gone": "awaits its second edition"}
-    assert faults([record], gone, ["77_page"]) == ["77_gone: frozen, and missing"]
+    assert faults([record]) == ["77_toy: stale: not all runs and seeds"]
 
 
 def test_a_record_that_no_lab_declares_is_named(book):
     record = toy(book)
     record.make()
     shutil.copy(record.path, record.path.with_name("77_orphan.json"))
-    assert faults([record], {}, []) == ["77_orphan: no lab declares it"]
+    assert faults([record]) == ["77_orphan: no lab declares it"]
 
 
 # ------------------------------------------------------------------------ the digest
@@ -276,11 +246,11 @@ def test_every_python_finds_the_same_digest(tmp_path):
 
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_the_order_of_sets_leaves_the_digest(seed):
-    code = "from lib.digest import code_digest; print(code_digest('labs/recipes.py'))"
+    code = "from lib.digest import code_digest; print(code_digest('labs/direct_alignment.py'))"
     given = {**os.environ, "PYTHONHASHSEED": seed}
     run = [sys.executable, "-c", code]
     found = subprocess.run(run, cwd=ROOT, env=given, capture_output=True, text=True)
-    assert found.stdout.strip() == code_digest(ROOT / "labs/recipes.py")
+    assert found.stdout.strip() == code_digest(ROOT / "labs/direct_alignment.py")
 
 
 def test_a_text_s_prefix_and_quotes_leave_the_digest():
@@ -309,7 +279,7 @@ def test_a_killed_run_resumes_and_ends_equal_to_one_that_was_not_killed(book):
     assert {name: [*of] for name, of in begun.items()} == {"near": ["0"], "far": ["0"]}
     resumed = command(book)
     assert resumed.returncode == 0 and "6/6" in resumed.stderr
-    assert {f.name for f in place.parent.iterdir()} == {"frozen.toml", place.name}
+    assert {f.name for f in place.parent.iterdir()} == {place.name}
     again = json.loads(place.read_text())
     assert again.pop("cpu_minutes") >= 0 and whole.pop("cpu_minutes") >= 0
     assert json.dumps(again) == json.dumps(whole)
@@ -400,16 +370,13 @@ def test_the_command_says_in_one_line_that_it_does_not_resume_other_code(book):
     assert command(book, "--list").stdout == "77_toy fresh\n"
 
 
-def test_a_frozen_record_is_made_only_when_it_is_named(book):
+def test_a_record_that_is_named_is_made_and_no_other_name_is_known(book):
     place = book / "notebooks/records/77_toy.json"
-    (place.parent / "frozen.toml").write_text('77_toy = "awaits its second edition"\n')
-    listed = command(book, "--list")
-    assert listed.stdout == "77_toy missing frozen: awaits its second edition\n"
-    assert command(book).returncode == 0 and not place.exists()
-    assert command(book, "77_toy").returncode == 0 and place.exists()
+    assert command(book, "--list").stdout == "77_toy missing\n"
     wrong = command(book, "77_boy")
-    assert wrong.returncode == 2
+    assert wrong.returncode == 2 and not place.exists()
     assert wrong.stderr.endswith("name: got 77_boy, wanted one of 77_toy\n")
+    assert command(book, "77_toy").returncode == 0 and place.exists()
 
 
 def test_a_fresh_record_is_left_alone_and_the_cheapest_is_made_first(book):
@@ -454,21 +421,6 @@ def test_a_run_is_given_its_settings_and_its_seed(book):
     record = toy(book, lambda settings, seed: 10 * settings + seed)
     record.make()
     assert record.read()["runs"]["two"] == {str(seed): 20 + seed for seed in range(5)}
-
-
-def test_each_sweep_is_given_the_model_and_runs_on_its_own_seeds(book):
-    def once(model: str, seed: int) -> Iterator[list]:
-        yield [model, seed]
-
-    def twice(model: str, seed: int) -> Iterator[list]:
-        yield from ([model, seed], [model, 10 * seed])
-
-    file, seeds = str(book / "labs/toy.py"), {once: [3], twice: range(1, 3)}
-    record = of_sweeps("77_toy", lambda: "tiny", seeds, file=file)
-    record = replace(record, folder=book / "notebooks/records")
-    record.make()
-    two = {"1": [["tiny", 1], ["tiny", 10]], "2": [["tiny", 2], ["tiny", 20]]}
-    assert record.read()["runs"] == {"once": {"3": [["tiny", 3]]}, "twice": two}
 
 
 def test_numbers_are_rounded_to_significant_digits_wherever_they_are():

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from lib import checkpoint, preference_data, reward_model, villagers
+from lib import preference_data, reward_model
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.reward_model import RewardModel, SurprisalRewardModel
 from lib.sft import written
-from lib.worlds.village import TOKENIZER, taste
+from lib.worlds.language import TOKENIZER
+from lib.worlds.tasks import tasks
 
 KINDS = [RewardModel, SurprisalRewardModel]
 
@@ -32,7 +33,7 @@ def awake(model: RewardModel, seed: int = 0) -> RewardModel:
 
 
 def pairs_of(better: list[str], worse: list[str]) -> preference_data.PreferencePairs:
-    asked = taste.requests(count=len(better), seed=3)
+    asked = tasks("talk", count=len(better), seed=3)
     gold = torch.zeros(len(better), dtype=torch.float64)
     texts = written(asked, better), written(asked, worse)
     return preference_data.PreferencePairs(asked, *texts, gold + 1, gold)
@@ -70,7 +71,7 @@ def test_it_is_a_copy_that_leaves_the_trunk_alone(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_does_not_look_ahead(kind):
     model = awake(kind(small()))
-    tokens = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(3, 280, (2, 9), generator=torch.Generator().manual_seed(0))
     changed = tokens.clone()
     changed[:, 6:] = 5
     one, other = model(tokens), model(changed)
@@ -109,12 +110,12 @@ def test_the_first_reader_of_an_informed_model_is_not_trained():
 
 
 def test_read_finds_the_last_token_of_every_row_and_cuts_the_padding():
-    asked = taste.requests(count=3, seed=0)
-    texts = ["It is red.", "It is red. It is old. It is red.", "It"]
+    asked = tasks("talk", count=3, seed=0)
+    texts = ["Ada is kind.", "Ada is kind. Ada is wise. Ada is kind.", "Ada"]
     rollout = written(asked, texts, finished=[True, True, False])
     tokens, last = reward_model.read(rollout)
     rows = torch.arange(3)
-    ends = [TOKENIZER.end, TOKENIZER.end, TOKENIZER.encode(" It")[0]]
+    ends = [TOKENIZER.end, TOKENIZER.end, TOKENIZER.encode(" Ada")[0]]
     assert tokens[rows, last].tolist() == ends
     assert tokens.shape[1] == last.max() + 1
     for row, task, text in zip(tokens, asked, texts):
@@ -126,11 +127,11 @@ def test_read_finds_the_last_token_of_every_row_and_cuts_the_padding():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_scores_the_same_whoever_stands_beside_it(kind):
     model = awake(kind(small()))
-    asked = taste.requests(count=4, seed=0)
+    asked = tasks("talk", count=4, seed=0)
     texts = [
-        "It is red.",
-        "It " * 30 + "is.",
-        "It is old. It is red.",
+        "Ada is kind.",
+        "Ada " * 30 + "is.",
+        "Ada is wise. Ada is kind.",
         "I do not know.",
     ]
     together = reward_model.score(model, written(asked, texts))
@@ -147,7 +148,7 @@ def test_an_answer_scores_the_same_whoever_stands_beside_it(kind):
 
 
 def test_an_answer_without_a_token_is_refused():
-    rollout = written(taste.requests(count=2, seed=0), ["It is red.", "It."])
+    rollout = written(tasks("talk", count=2, seed=0), ["Ada is kind.", "Ada."])
     rollout.mask[1] = False
     with pytest.raises(ValueError, match="mask"):
         reward_model.score(RewardModel(small()), rollout)
@@ -155,7 +156,7 @@ def test_an_answer_without_a_token_is_refused():
 
 def test_the_loss_is_bradley_terry_on_the_last_tokens_and_the_gradient_flows():
     model = awake(RewardModel(small()))
-    pairs = pairs_of(["It is red.", "It is old. It is red."], ["No.", "It."])
+    pairs = pairs_of(["Ada is kind.", "Ada is wise. Ada is kind."], ["No.", "Ada."])
     loss, metrics = reward_model.preference_loss(model, pairs, centre=0.1)
     one, other = (reward_model.score(model, x) for x in (pairs.chosen, pairs.rejected))
     want = sum(math.log1p(math.exp(b - a)) for a, b in zip(one, other)) / 2
@@ -169,7 +170,7 @@ def test_the_loss_is_bradley_terry_on_the_last_tokens_and_the_gradient_flows():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_it_learns_what_is_always_preferred(kind, seed):
-    pairs = pairs_of(["It is lovely."] * 12, ["It is old."] * 12)
+    pairs = pairs_of(["Ada is merry."] * 12, ["Ada is wise."] * 12)
     model, history = reward_model.fit_reward_model(
         small(seed), pairs, kind=kind, epochs=20, batch=6, lr=1e-2, seed=seed
     )
@@ -179,7 +180,7 @@ def test_it_learns_what_is_always_preferred(kind, seed):
     assert history["accuracy"][0] == 0, "a tie is wrong"
     assert reward_model.accuracy(model, pairs) == 1
     assert (
-        reward_model.accuracy(model, pairs_of(["It is old."], ["It is lovely."])) == 0
+        reward_model.accuracy(model, pairs_of(["Ada is wise."], ["Ada is merry."])) == 0
     )
     again, _ = reward_model.fit_reward_model(
         small(seed), pairs, kind=kind, epochs=20, batch=6, lr=1e-2, seed=seed
@@ -187,15 +188,23 @@ def test_it_learns_what_is_always_preferred(kind, seed):
     assert torch.equal(again.head.weight, model.head.weight)
 
 
+class Loud(RewardModel):
+    """One that likes everything at first."""
+
+    def __init__(self, trunk):
+        super().__init__(trunk)
+        torch.nn.init.constant_(self.head.bias, 0.1)
+
+
 def test_every_comparison_is_seen_once_an_epoch_and_centring_holds_the_scores():
-    pairs = pairs_of(["It is lovely.", "It is sweet.", "It is dear."], ["No."] * 3)
+    pairs = pairs_of(["Ada is merry.", "Ada is dear.", "Ada is brave."], ["No."] * 3)
     knobs = {"epochs": 2, "batch": 2, "lr": 1e-2}
     _, history = reward_model.fit_reward_model(small(), pairs, **knobs)
     assert len(history["loss"]) == 4
     sums = []
     for centre in (0.0, 10.0):
         model, _ = reward_model.fit_reward_model(
-            small(), pairs, epochs=30, batch=3, lr=1e-2, centre=centre
+            small(), pairs, kind=Loud, epochs=30, batch=3, lr=1e-2, centre=centre
         )
         both = (reward_model.score(model, x) for x in (pairs.chosen, pairs.rejected))
         sums.append(sum(both).abs().mean().item())
@@ -203,7 +212,7 @@ def test_every_comparison_is_seen_once_an_epoch_and_centring_holds_the_scores():
 
 
 def test_the_order_of_the_batches_is_the_seed_s():
-    pairs = pairs_of(["It is lovely.", "It is sweet.", "It is dear."], ["No."] * 3)
+    pairs = pairs_of(["Ada is merry.", "Ada is dear.", "Ada is brave."], ["No."] * 3)
     losses = [
         reward_model.fit_reward_model(small(), pairs, epochs=4, batch=1, seed=seed)[1]
         for seed in (0, 0, 1)
@@ -212,7 +221,7 @@ def test_the_order_of_the_batches_is_the_seed_s():
 
 
 def test_two_equal_answers_are_no_comparison_and_are_refused():
-    pairs = pairs_of(["It is lovely.", "It is old."], ["No.", "It is old."])
+    pairs = pairs_of(["Ada is merry.", "Ada is wise."], ["No.", "Ada is wise."])
     with pytest.raises(
         ValueError, match="comparisons: got twice .* pair 1, wanted two"
     ):
@@ -221,7 +230,7 @@ def test_two_equal_answers_are_no_comparison_and_are_refused():
 
 @pytest.mark.parametrize(("knob", "value"), [("epochs", 0), ("batch", 0), ("lr", 0.0)])
 def test_impossible_knobs_are_refused(knob, value):
-    pairs = pairs_of(["It is lovely."], ["No."])
+    pairs = pairs_of(["Ada is merry."], ["No."])
     with pytest.raises(ValueError):
         reward_model.fit_reward_model(small(), pairs, **{knob: value})
     with pytest.raises(ValueError, match="outputs"):
@@ -230,33 +239,7 @@ def test_impossible_knobs_are_refused(knob, value):
         reward_model.score(RewardModel(small()), pairs.chosen, batch=0)
 
 
-def test_the_proxy_is_made_once_and_then_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
-    monkeypatch.setattr(villagers, "COMPARISONS", 4)
-    monkeypatch.setattr(
-        villagers,
-        "instructed_model",
-        lambda progress=None: small(dtype=torch.float32),
-    )
-    made = villagers.proxy_model(seed=2)
-    assert type(made) is SurprisalRewardModel
-    (kept,) = tmp_path.glob("proxy*.pt")
-    assert kept.name.startswith("proxy-surprisalrewardmodel-2-")
-    pairs = preference_data.sample_pairs(small(dtype=torch.float32), count=4, seed=2)
-    want, _ = reward_model.fit_reward_model(
-        small(dtype=torch.float32), pairs, kind=SurprisalRewardModel, seed=2
-    )
-    assert torch.equal(made.head.weight, want.head.weight)
-    monkeypatch.setattr(villagers, "sample_pairs", None)
-    kept = villagers.proxy_model(seed=2)
-    assert torch.equal(kept.head.weight, made.head.weight)
-    assert torch.equal(kept.ear, made.ear)
-    with pytest.raises(TypeError):
-        villagers.proxy_model(seed=2, kind=RewardModel)
-    assert checkpoint.cache_path("x", file=reward_model.__file__).parent == tmp_path
-
-
 def test_a_pair_with_two_equal_scores_counts_as_wrong():
-    pairs = pairs_of(["The fox is red."], ["The fox is blue."])
+    pairs = pairs_of(["Ada is kind."], ["Ada is wise."])
     silent = RewardModel(small())  # its head is 0: every answer scores the same
     assert reward_model.accuracy(silent, pairs) == 0

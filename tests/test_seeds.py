@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from lib import preference_data
+from labs import deepseek_r1
+from lib.on_policy import task_stream
 from lib.seeds import generator, seed_of
-from lib.villagers import task_stream
 
 
 def test_a_name_gives_the_same_seed_on_every_machine():
@@ -23,9 +23,9 @@ def test_streams_of_different_names_never_meet():
 
 def test_a_later_update_of_one_seed_is_not_an_early_one_of_the_next():
     """10,000 · (seed + 1) + update gave seed 0 at 10,000 the tasks of seed 1 at 0."""
-    first, second = (task_stream("sum", count=8, seed=seed) for seed in (0, 1))
+    first, second = (task_stream("cups", count=8, seed=seed) for seed in (0, 1))
     assert first(10_000) != second(0)
-    assert first(1_000_000) != task_stream("sum", count=8, seed=100)(0)
+    assert first(1_000_000) != task_stream("cups", count=8, seed=100)(0)
 
 
 def test_a_number_and_its_digits_name_different_streams():
@@ -48,12 +48,12 @@ def test_pairs_of_one_seed_are_not_those_of_another_some_blocks_later(monkeypatc
     """1,000 · seed + block gave seed 0 at block 1,000 the requests of seed 1."""
     asked = []
 
-    def requests(*, count, seed, split):
+    def requests(skill, *, count, seed, split):
         asked.append(seed)
         raise StopIteration
 
-    monkeypatch.setattr(preference_data.taste, "requests", requests)
+    monkeypatch.setattr(deepseek_r1.tasks, "tasks", requests)
     for seed in (0, 1):
         with pytest.raises(StopIteration):
-            preference_data.sample_pairs(None, count=1, seed=seed)
-    assert asked == [seed_of("pairs", seed, 0) for seed in (0, 1)]
+            deepseek_r1.compared(None, count=1, seed=seed)
+    assert asked == [seed_of("compared", seed, 0) for seed in (0, 1)]

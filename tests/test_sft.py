@@ -1,30 +1,35 @@
-"""Instruction tuning: answers as rollouts, demonstrations, the tuned model in its cache."""
+"""Instruction tuning: answers as rollouts, and what demonstrations teach."""
 
 import inspect
-from collections import Counter
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lib import evaluate, sft, train, villagers
+from lib import evaluate, sft, train
 from lib.models.transformer import Config, Transformer
 from lib.ops import token_logps
 from lib.rollout import of_tokens
 from lib.sft import sft_loss, shuffled, written
 from lib.train import fit
-from lib.villagers import demonstrations, instructed_model
-from lib.worlds.village import TOKENIZER, split_of, taste
-from lib.worlds.village.tasks import SKILLS, Task, reasoning, tasks
+from lib.worlds.language import TOKENIZER
+from lib.worlds.task import Task
+from lib.worlds.tasks import LEVELS, tasks
 
-TINY = Config(vocabulary=307, context=128, layers=1, width=16, heads=2, hidden=16)
-SHORT = Task("know", 1, "A?", "b")
-LONG = Task("know", 1, "A long one?", "c")
+TINY = Config(len(TOKENIZER), context=128, layers=1, width=16, heads=2, hidden=16)
+SHORT = Task("facts", 1, "A?", "b")
+LONG = Task("facts", 1, "A long one?", "c")
 
 
 def tiny(seed=0):
     draws = torch.Generator().manual_seed(seed)
     return Transformer(TINY, generator=draws, dtype=torch.float64)
+
+
+def demonstrations(count):
+    """So many tasks of every skill, and their answers."""
+    asked = [task for skill in LEVELS for task in tasks(skill, count=count, seed=0)]
+    return [(task, task.answer) for task in asked]
 
 
 def test_an_answer_is_prompt_space_text_and_end():
@@ -59,17 +64,17 @@ def test_what_is_not_finished_has_no_end():
 
 
 def test_what_a_model_sampled_can_be_written_again(seeded):
-    asked = [SHORT, LONG, *tasks("know", count=6, seed=0)]
+    asked = [SHORT, LONG, *tasks("facts", count=6, seed=0)]
     sampled = evaluate.ask(tiny(), asked, generator=seeded(3), max_tokens=6)
-    said = villagers.answers(sampled)
+    said = evaluate.answers(sampled)
     plain = [i for i, answer in enumerate(said) if answer.text.startswith(" ")]
     texts = [answer.text if answer.text.startswith(" ") else "x" for answer in said]
     again = written(asked, texts, finished=[answer.finished for answer in said])
     for i in plain:
         kept = again.actions[i][again.mask[i]], sampled.actions[i][sampled.mask[i]]
         assert TOKENIZER.decode(kept[0].tolist()) == TOKENIZER.decode(kept[1].tolist())
-    assert villagers.answers(written([SHORT], [" two"]))[0].text == " two"
-    assert villagers.answers(written([SHORT], ["two"]))[0].text == " two"
+    assert evaluate.answers(written([SHORT], [" two"]))[0].text == " two"
+    assert evaluate.answers(written([SHORT], ["two"]))[0].text == " two"
 
 
 def test_impossible_answers_are_refused(refuses):
@@ -105,34 +110,11 @@ def test_tokens_without_a_prompt_are_refused(refuses):
         of_tokens([], [], end=2, pad=0)
 
 
-def test_demonstrations_show_every_skill_equally_and_half_of_the_sums_worked():
-    shown = demonstrations(count=6, seed=2)
-    assert Counter(t.skill for t, _ in shown) == dict.fromkeys((*SKILLS, "talk"), 6)
-    for task, text in shown:
-        if task.skill != "sum":
-            assert text == task.answer
-    sums = [(task, text) for task, text in shown if task.skill == "sum"]
-    for i, (task, text) in enumerate(sums):
-        assert text == (reasoning(task) if i % 2 else task.answer)
-    assert [t for t, _ in sums] == tasks("sum", count=6, seed=2)
-    assert [t for t, _ in shown[-6:]] == taste.requests(count=6, seed=2)
-    assert demonstrations(count=6, seed=2) == shown != demonstrations(count=6, seed=3)
-
-
-def test_demonstrations_are_of_their_split():
-    for split in ("train", "test"):
-        shown = demonstrations(count=4, seed=0, split=split)
-        assert {split_of(task.request) for task, _ in shown} == {split}
-    assert demonstrations(count=4, seed=0) == demonstrations(
-        count=4, seed=0, split="train"
-    )
-
-
 def test_every_epoch_shows_every_demonstration_once_in_another_order():
     shown = [(SHORT, text) for text in ("a", "b", "c", "d", "e")]
     batches = list(shuffled(shown, epochs=2, batch=2, seed=0))
     assert [len(batch) for batch in batches] == [2, 2, 1, 2, 2, 1]
-    said = [a.text.strip() for batch in batches for a in villagers.answers(batch)]
+    said = [a.text.strip() for batch in batches for a in evaluate.answers(batch)]
     assert sorted(said[:5]) == sorted(said[5:]) == ["a", "b", "c", "d", "e"]
     assert said[:5] != said[5:]
     again = list(shuffled(shown, epochs=2, batch=2, seed=0))
@@ -142,11 +124,11 @@ def test_every_epoch_shows_every_demonstration_once_in_another_order():
 
 
 def test_instruct_is_fit_with_a_warm_cosine_over_all_updates():
-    shown = demonstrations(count=1, seed=0)
+    shown = demonstrations(1)
     ours, by_hand = tiny(), tiny()
-    history = sft.instruct(ours, shown, epochs=2, batch=3, lr=0.01, seed=5)
+    history = sft.instruct(ours, shown, epochs=3, batch=3, lr=0.01, seed=5)
     rate = train.warm_cosine(0.01, 6, warm=20)
-    batches = shuffled(shown, epochs=2, batch=3, seed=5)
+    batches = shuffled(shown, epochs=3, batch=3, seed=5)
     assert history == fit(by_hand, batches, sft_loss, lr=rate)
     assert len(history["loss"]) == 6
     for name, weight in ours.state_dict().items():
@@ -156,11 +138,10 @@ def test_instruct_is_fit_with_a_warm_cosine_over_all_updates():
     }
     assert (defaults["epochs"], defaults["batch"], defaults["lr"]) == (3, 32, 3e-3)
     assert (defaults["seed"], defaults["progress"]) == (0, None)
-    assert villagers.DEMONSTRATIONS == 600
 
 
 def test_impossible_tuning_is_refused(refuses):
-    shown = demonstrations(count=1, seed=0)
+    shown = demonstrations(1)
     with refuses("shown: got none, wanted at least one demonstration"):
         sft.instruct(tiny(), [])
     with refuses("epochs: got 0, wanted an int of at least 1"):
@@ -170,50 +151,7 @@ def test_impossible_tuning_is_refused(refuses):
 
 
 def test_tuning_teaches_to_answer_and_to_stop():
-    shown = demonstrations(count=4, seed=0)
+    shown = demonstrations(4)
     model = tiny()
     history = sft.instruct(model, shown, epochs=20, batch=8, lr=0.01)
     assert history["loss"][-1] < 0.7 * history["loss"][0]
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    monkeypatch.setenv("RLHF_EXECUTED_CACHE", str(tmp_path))
-    monkeypatch.setattr(villagers, "CONFIG", TINY)
-    monkeypatch.setattr(villagers, "UPDATES", 2)
-    monkeypatch.setattr(villagers, "DEMONSTRATIONS", 1)
-    monkeypatch.setattr(sft, "EPOCHS", 1)
-    return tmp_path
-
-
-def test_the_tuned_model_starts_from_the_base_and_is_kept(small, monkeypatch, capfd):
-    model = instructed_model(seed=3, progress="making")
-    assert "making" in capfd.readouterr().err
-    by_hand = villagers.base_model(seed=3)
-    sft.instruct(by_hand, demonstrations(count=1, seed=3), epochs=1, seed=3)
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, by_hand.state_dict()[name])
-    names = sorted(path.name.rpartition("-")[0] for path in small.iterdir())
-    assert names == ["base-3", "instructed-3"]
-
-    def never(*_, **__):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(sft, "instruct", never)
-    again = instructed_model(seed=3)
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, again.state_dict()[name])
-    assert capfd.readouterr() == ("", "")
-    with pytest.raises(AssertionError, match="trained again"):
-        instructed_model()  # another seed, so another model
-    assert len(list(small.iterdir())) == 3  # its base model was made
-    for where, name, value in (
-        (sft, "EPOCHS", 2),
-        (sft, "BATCH", 3),
-        (sft, "LR", 0.1),
-        (villagers, "DEMONSTRATIONS", 2),
-    ):
-        with monkeypatch.context() as changed:
-            changed.setattr(where, name, value)
-            with pytest.raises(AssertionError, match="trained again"):
-                instructed_model(seed=3)

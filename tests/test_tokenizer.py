@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lib.models import tokenizer
 from lib.models.tokenizer import Tokenizer
-from lib.worlds.village import TOKENIZER
-from lib.worlds.village.corpus import documents
+from lib.worlds.corpus import documents
+from lib.worlds.language import TOKENIZER
 
 CONTROL = ("<|pad|>", "<|begin|>", "<|end|>")
 WORDS = (" it", " fox", " foxes", "The", " +", " 1", " 12", "Say:", " it's")

@@ -77,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     extras.need("requirements-lab.txt")
     os.environ.update(execute.ENVIRONMENT)
-    os.environ.setdefault("RLHF_EXECUTED_CACHE", str(notebooks.ROOT / ".cache"))
     from jupyterlab.labapp import LabApp  # installed a moment ago
 
     where = [f"--ServerApp.root_dir={notebooks.ROOT}"]

@@ -1,11 +1,10 @@
-"""Bring notebooks and pages to what _config.yml, lax.toml and their own tags say.
+"""Bring notebooks and pages to what _config.yml and their own tags say.
 
     python -m tools.mend    rewrite what does not follow; a test holds that all does
 
 - The repository's address (`repository.url` and `branch` in _config.yml; a fork changes them):
   set-up cells, links, README, pages. In text the old address is recognised because
   CITATION.cff (`repository-code`) still says it.
-- The line below the title of the notebooks in notebooks/lax.toml.
 - Folds: what hide-input, hide-output and hide-cell fold on the page (the set-up cell is not
   shown at all) is folded in JupyterLab and Colab too, and nothing else.
 
@@ -24,11 +23,6 @@ from tools import keep, notebooks
 NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "_config.yml")
 CITED = re.compile(r"^repository-code: *[\"']?https://github\.com/([^\s\"']+)", re.M)
 COLAB = re.compile(r"\[Open in Colab\]\(https://colab\.research\.google\.com/[^)\s]*\)")
-LINK = re.compile(r"^\[Open in Colab\]\([^)\s]*\).*$", re.MULTILINE)
-NOTE = (
-    "*Digits on this page may differ on your machine; its second edition is under way.*"
-)
-NOTED = re.compile(r"\n\n\*Digits on this page may differ[^\n]*(?=\n|\Z)")
 HIDDEN = {  # what JupyterLab calls it: the tags that fold it
     "source_hidden": {"hide-input", "hide-cell", "setup"},
     "outputs_hidden": {"hide-output", "hide-cell"},
@@ -64,16 +58,14 @@ def mend(root: Path, *, check: bool) -> list[str]:
 def mend_notebook(
     notebook: NotebookNode, path: Path, old: str, root: Path
 ) -> list[str]:
-    """Bring a notebook to the present address, list and tags; the cells that changed."""
-    link, lax = notebooks.colab_link(path, root), notebooks.is_lax(path, root)
-    changed = set(fold(notebook))
-    for place, cell in enumerate(notebook.cells):
+    """Bring a notebook to the present address and tags; the cells that changed."""
+    link, changed = notebooks.colab_link(path, root), set(fold(notebook))
+    for cell in notebook.cells:
         source = cell.source
         if notebooks.is_setup(cell):
             source = notebooks.setup_source(root)
         elif cell.cell_type == "markdown":
             source = mend_text(COLAB.sub(lambda _: link, source), old, root)
-            source = noted(source, lax=lax) if place == 0 else source
         if source != cell.source:
             cell.source = source
             changed.add(cell.id)
@@ -89,14 +81,6 @@ def mend_text(text: str, old: str, root: Path) -> str:
     file = rf"((?:github\.com|/github)/{re.escape(now)}/(?:blob|tree|raw)/)[^/\s)]+"
     text = re.sub(file, rf"\g<1>{branch}", text)
     return re.sub(re.escape(_pages(old)) + end, _pages(now), text)
-
-
-def noted(title: str, *, lax: bool) -> str:
-    """The text of a title cell, with the line below the Colab link or without it."""
-    plain = NOTED.sub("", title)
-    return (
-        LINK.sub(lambda link: f"{link[0]}\n\n{NOTE}", plain, count=1) if lax else plain
-    )
 
 
 def fold(notebook: NotebookNode) -> list[str]:

@@ -2,8 +2,7 @@
 
 The valley's five base models are committed in lib/weights; each takes some eight minutes.
 So are three models of chapter 13, of base model 0: some four minutes together.
-Without a name only those that are missing are made, and what the village's chapters read
-from the cache (three minutes, then a second).
+Without a name only those that are missing are made.
 """
 
 import argparse
@@ -19,8 +18,6 @@ from labs.r1_zero import forced
 from lib import pretrain, ready, require
 from lib.models.transformer import Transformer
 from lib.ready import rounded
-from lib.reward_model import RewardModel, SurprisalRewardModel
-from lib.villagers import proxy_model
 from lib.worlds.tasks import LEVELS
 
 PASS = 0.4  # right when made to think, at every level: then the game is learnt
@@ -87,9 +84,6 @@ def main(arguments: Sequence[str] = ()) -> None:
     missing = [n for n in MADE if not ready.path_of(n).exists()]
     for name in wanted or missing:
         print(ready.save(MADE[name](), name))
-    if not asked:
-        for kind in (RewardModel, SurprisalRewardModel):
-            proxy_model(kind=kind)
 
 
 if __name__ == "__main__":

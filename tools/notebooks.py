@@ -7,10 +7,6 @@ A notebook carries in its metadata what produced its outputs:
 `cells` covers the sources and tags of its code cells (without the set-up cell, which a
 test holds against the template below), `lib` the files of lib that it imports, directly
 or not, `outputs` what is stored. `stale` recomputes all three and says what differs.
-
-notebooks/lax.toml lists by name, each with its reason, the notebooks whose outputs are not
-compared (conftest.py): all their cells run. `python -m tools.notebooks` prints the others,
-which are strict, a path a line.
 """
 
 import hashlib
@@ -18,7 +14,6 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -165,24 +160,6 @@ def everything(root: Path = ROOT) -> list[Path]:
     return [*chapters(root), *solutions(root), *exercises(root)]
 
 
-def lax(root: Path = ROOT) -> dict[str, str]:
-    """The names on the list of lax notebooks, each with its reason; none without a list."""
-    file = root / "notebooks" / "lax.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def is_lax(path: Path, root: Path = ROOT) -> bool:
-    """Whether this is a notebook of the book whose name is on the list."""
-    home = (root / "notebooks").resolve()
-    folders = (home, home / "solutions", home / "exercises")
-    return path.resolve().parent in folders and path.stem in lax(root)
-
-
-def strict(root: Path = ROOT) -> list[Path]:
-    """The notebooks whose outputs are compared."""
-    return [path for path in everything(root) if not is_lax(path, root)]
-
-
 def read(path: Path) -> NotebookNode:
     """A notebook; a cell without an id gets one that depends on its place only."""
     raw = json.loads(path.read_text(encoding="utf-8"))
@@ -269,8 +246,3 @@ def _text(file: Path) -> str:
 def _digest(content: Any) -> str:
     plain = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(plain.encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    for each in strict():
-        print(each.relative_to(ROOT))

@@ -116,7 +116,10 @@ def slic_hinge(
     *,
     beta: float = 0.1,
 ) -> Loss:
-    """max(0, 1 - beta · h): nothing more to learn beyond a margin (Zhao et al. 2023)."""
+    """max(0, 1 - beta · h): nothing more to learn beyond a margin.
+
+    SLiC's hinge (Zhao et al. 2023) on DPO's log-ratios (Liu et al. 2024).
+    """
     won, lost, h = pair(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta
     )

@@ -44,11 +44,15 @@ class Annotator:
         finished: tuple[bool, bool] = (True, True),
     ) -> float:
         """P(the first of two answers is preferred)."""
-        first, second = (
-            self.weights.score(believed(features(task, text, finished=end)))
+        seen = (
+            believed(features(task, text, finished=end))
             for text, end in zip((one, two), finished)
         )
-        gap = (first - second) / self.temperature
+        return self.probability_of(*seen)
+
+    def probability_of(self, one: Judgement, two: Judgement) -> float:
+        """P(the first is preferred) to somebody who sees these counts in two answers."""
+        gap = (self.weights.score(one) - self.weights.score(two)) / self.temperature
         looking = (1 + math.tanh(gap / 2)) / 2  # the logistic function, at any gap
         return (1 - self.inattention) * looking + self.inattention / 2
 

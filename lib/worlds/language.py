@@ -6,7 +6,6 @@ be right, wrong or kind about. Only the nonsense words of one skill are spelled.
 """
 
 import hashlib
-import re
 from typing import Literal
 
 from lib.models.tokenizer import Tokenizer
@@ -76,11 +75,6 @@ def _vocabulary() -> tuple[str, ...]:
 
 WORDS = _vocabulary()
 TOKENIZER = Tokenizer(WORDS)
-
-
-def words_of(text: str) -> list[str]:
-    """The words and numbers of a text, without what stands between them."""
-    return re.findall(r"[A-Za-z0-9]+", text)
 
 
 def split_of(text: str) -> Split:

@@ -28,7 +28,6 @@ class Task:
 
 
 TaskSampler = Callable[[int], Sequence[Task]]  # number of an update -> P tasks
-TaskSource = Callable[[int, int], Sequence[Task]]  # count, seed -> tasks
 
 
 def answer_of(text: object) -> str | None:

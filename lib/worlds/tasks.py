@@ -13,8 +13,6 @@ from lib.seeds import seed_of
 from lib.worlds import constraints, cups, people, strings, talk
 from lib.worlds.language import Split
 from lib.worlds.task import Task
-from lib.worlds.village import tasks as village_tasks
-from lib.worlds.village import taste as village_taste
 
 _VERIFIED = {
     "cups": cups,
@@ -74,8 +72,6 @@ def verify(task: Task, text: str) -> bool:
     It may think first, between "<think>" and "</think>". An answer is said once and
     plainly: one that is denied ("not"), hedged ("maybe", "or") or given twice is wrong.
     """
-    if isinstance(task, village_tasks.Task):  # until its last chapter has moved
-        return village_tasks.verify(task, text)
     require.one_of("skill", task.skill, SKILLS)
     return isinstance(text, str) and _VERIFIED[task.skill].verify(task, text)
 
@@ -91,6 +87,4 @@ def faithful(task: Task, text: str) -> bool:
 
 def gold(task: Task, text: str, *, finished: bool = True) -> float:
     """What the gold taste makes of an answer to an open request."""
-    if isinstance(task, village_tasks.Task):
-        return village_taste.gold(task, text, finished=finished)
     return talk.gold(task, text, finished=finished)

@@ -107,23 +107,6 @@ def verify_number(completion: str, answer: str | int | Fraction) -> bool:
     return found is not None and _value(found) == wanted
 
 
-SAID = 1000  # characters that a sum's answer may have
-_CARRIED = re.compile(r"= ?([0-9]{1,6})[.,;]? (?=\1 ?\+)")  # "= 7. " before "7 + 2"
-_TERMS = re.compile(r"[0-9]{1,6}(?: ?\+ ?[0-9]{1,6})+ ?(?:=|is) ?")  # "3 + 4 + 2 = "
-
-
-def says_one_number(text: str) -> bool:
-    """Is one number said, once, in at most SAID characters?
-
-    The terms of a sum are not counted, and neither is a result that the next sum begins
-    with: "3 + 4 = 7. 7 + 2 = 9." says 9. "8 9" and "9. 9." say two.
-    """
-    if len(text) > SAID:
-        return False
-    said = _TERMS.sub(" ", _CARRIED.sub("= ", text))
-    return len(_NUMBER.findall(said)) == 1
-
-
 def _answer(answer: str | int | Fraction) -> int | Fraction:
     wanted = r"an int, a Fraction or a str like '-1,234.5', '3/4' or '\frac{3}{4}'"
     if isinstance(answer, str):

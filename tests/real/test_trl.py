@@ -1,7 +1,7 @@
 """The hand-over to TRL: one batch, and its trainers' loss and gradient are ours.
 
 `make test-real` runs this. Nothing is downloaded: the model is random, the tokenizer
-the village's.
+the valley's.
 """
 
 import copy
@@ -34,7 +34,7 @@ CHOSEN, REJECTED = ["yes", "the cook", "in a b 12"], ["no", "a", "I do not know 
 
 
 def llama(*, seed=0):
-    """A tiny random Llama over the village's vocabulary."""
+    """A tiny random Llama over the valley's vocabulary."""
     config = transformers.LlamaConfig(
         vocab_size=len(TOKENIZER),
         hidden_size=32,
@@ -240,7 +240,7 @@ def test_one_update_of_sft_trainer_has_our_loss_and_gradient(step):
 # -------------------------------------------------------------------------- the tokenizer
 
 
-def test_the_fast_tokenizer_reads_and_writes_like_the_villages():
+def test_the_fast_tokenizer_reads_and_writes_like_the_valleys():
     fast = handover.fast_tokenizer(TOKENIZER)
     texts = [
         t.prompt

@@ -24,5 +24,6 @@ c.Autograde.autograde_preprocessors = [Execute, *usual[1:]]
 
 # zip_collect takes files called STUDENT_01_thermostat.ipynb, alone or in a zip.
 c.FileNameCollectorPlugin.named_regexp = (
-    r".*[/\\](?P<student_id>[^/\\]+?)_(?P<file_id>\d\d_\w+|village)"
+    r".*[/\\](?P<student_id>[^/\\]+?)_(?P<file_id>\d\d_\w+|"
+    r"language_model|language|kl_estimators|r1_zero|sampler_learner)"
 )
