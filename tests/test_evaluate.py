@@ -369,7 +369,7 @@ def test_a_paired_difference_has_the_interval_of_a_plain_bootstrap():
     )
 
 
-def test_an_interval_over_seeds_alone_factss_how_far_they_lie_apart():
+def test_an_interval_over_seeds_alone_knows_how_far_they_lie_apart():
     near = evaluate.paired([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
     assert (near.low, near.mean, near.high, near.seeds) == (0.25, 0.25, 0.25, 3)
     far = evaluate.paired([0.0, 0.5, 1.0], [0.25, 0.25, 0.25])
