@@ -401,9 +401,3 @@ def test_a_rule_notices(rule, damage):
 
 def test_every_rule_has_a_damage_that_it_notices():
     assert {rule for rule, *_ in DAMAGES} == set(RULES)
-
-
-def test_a_strict_notebook_that_says_its_digits_may_differ_is_noticed():
-    notebook = copy.deepcopy(read(EVERY[0]))
-    notebook.cells[0].source += f"\n\n{mend.NOTE}"
-    assert FOLLOWS(notebook, EVERY[0]) == ["cell title: python -m tools.mend"]
