@@ -1,134 +1,124 @@
-"""Chapter 8's ten algorithms, and what turning their knobs does.
+"""Chapter 8: ten algorithms on short shell games, five bases, a sweep of learning rates.
 
-Every run starts from the instruction-tuned model and learns to reverse words from a
-verifier's reward: more than an hour on one core.
+With one update from each set of answers, where GSPO and SAPO are GRPO to the last digit
+and are not run again; and with four, where ratios and clips are at work. Seed s is base
+model s, its games and its luck.
 """
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from labs.record import Record, call
-from lib import evaluate, villagers
-from lib.algorithms import ALGORITHMS
-from lib.models.transformer import Transformer
-from lib.on_policy import RLConfig, train
-from lib.rewards import total, verified
-from lib.villagers import instructed_model, task_stream
-from lib.worlds.village.tasks import Task, tasks
+from lib import evaluate, on_policy, pretrain, rewards
+from lib.algorithms import ALGORITHMS, Algorithm
+from lib.losses.policy_gradient import gspo
+from lib.on_policy import RLConfig
+from lib.seeds import generator
 
-SEEDS, MORE_SEEDS = range(3), range(5)
-LONGER = ("GRPO", "RLOO")  # on more seeds: the book promises something of these two
-UPDATES, FEWER, LR = 200, 100, 2e-3  # fewer where a knob is turned
-ANSWERS, GROUP, ROOM = 256, 16, 10  # answers of an update, of a group; tokens of one
-LOOK = 25  # updates between two exams
-TEST = tasks("reverse", count=200, seed=77, split="test")
-TRIES = (1, 2, 4, 8, 16, 32, 64)  # k of pass@k
-RATES = (4e-3,)  # besides LR
-BETAS = (0.1,)  # besides 0
-EPOCHS = 4  # besides 1
-AGAIN = ("REINFORCE", "GRPO", "GSPO")  # with several epochs
-SCALE = ROOM * GROUP / (GROUP - 1)  # RLOO's gradient over Dr. GRPO's, on-policy
-BLOCK = 10  # updates of which the diagnostics are a mean
+LEVELS, EXAMINED = (2, 3), 3  # swaps of a game: practised, and asked in the exam
+PROMPTS, GROUP, TOKENS = 8, 8, 24  # of an update; longest answer
+UPDATES, LOOKS = 24, (8, 16, 24)  # updates after which a policy is examined
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+AGAIN, SOME = 4, (3e-4, 1e-3, 3e-3)  # updates from one set of answers, and their rates
+ITEMS, TUNING = 200, 100  # distinct games of the exam, and others that choose the rate
+OTHERS = ("facts", "strings", "constraints")  # skills that nobody practises
+CURVES = ("reward", "length", "entropy", "zero_variance", "answers", "grad_norm")
+ON_POLICY = ("REINFORCE", "RLOO", "PPO", "GRPO", "Dr. GRPO", "DAPO", "CISPO", "MaxRL")
+WIDE = "GSPO, clip × 100"
+OFF_POLICY = ("REINFORCE", "GRPO", "GSPO", WIDE, "CISPO", "SAPO")
 
 
-def held_out(policy: Transformer) -> float:
-    """Share of the unseen words that are reversed, one sampled answer each."""
-    draw = torch.Generator().manual_seed(1)
-    rollout = evaluate.ask(policy, TEST, generator=draw, max_tokens=ROOM)
-    return evaluate.scores(TEST, rollout).mean().item()
+def algorithm(name: str) -> Algorithm:
+    """One of the ten; or GSPO with a hundred times the room before its clip."""
+    if name != WIDE:
+        return ALGORITHMS[name]
+    wide = partial(gspo, clip_low=3e-2, clip_high=4e-2)
+    return replace(ALGORITHMS["GSPO"], loss=wide)
 
 
-def passes(policy: Transformer) -> list[float]:
-    """pass@k on the unseen words, for k of TRIES, from as many answers as the last."""
-    draw, n = torch.Generator().manual_seed(2), TRIES[-1]
-    rollout = evaluate.ask(policy, TEST, generator=draw, group=n, max_tokens=ROOM)
-    right = evaluate.scores(TEST, rollout).reshape(-1, n).sum(1).long()  # (tasks,)
-    found = evaluate.pass_at_k(n, right.unsqueeze(1), torch.tensor(TRIES))
-    return found.mean(0).tolist()
+def examined(policy: nn.Module) -> tuple[str, float]:
+    """One sampled answer a game: "1" or "0" for each of the exam, the share of the rest.
+
+    The games are distinct, and none is practised. The exam is the first ITEMS of them;
+    the other TUNING are for choosing a learning rate.
+    """
+    asked = evaluate.exam("cups", level=EXAMINED, count=ITEMS + TUNING)
+    luck = generator("policy gradients, exam")
+    rollout = evaluate.ask(policy, asked, generator=luck, max_tokens=TOKENS)
+    right = evaluate.scores(asked, rollout)  # (ITEMS + TUNING,)
+    return "".join(str(int(x)) for x in right[:ITEMS]), right[ITEMS:].mean().item()
+
+
+def others(policy: nn.Module, count: int = 100) -> dict[str, float]:
+    """The share of right answers in each of the skills that nobody practises."""
+    found = {}
+    for skill in OTHERS:
+        asked = evaluate.exam(skill, count=count)
+        luck = generator("policy gradients, others", skill)
+        rollout = evaluate.ask(policy, asked, generator=luck, max_tokens=TOKENS)
+        found[skill] = evaluate.scores(asked, rollout).mean().item()
+    return found
 
 
 def start(seed: int) -> dict[str, Any]:
-    """The model that all of them start from."""
-    model = instructed_model()
-    skills = villagers.skills(model, count=40)
-    return {"held": held_out(model), "pass": passes(model), "skills": skills}
+    """The base model, before anything."""
+    base = pretrain.base_model(seed=seed)
+    exam, tuning = examined(base)
+    return {"exam": exam, "tuning": tuning, "others": others(base)}
 
 
-def trained(
-    seed: int,
-    *,
-    name: str,
-    model: Transformer | None = None,
-    updates: int = UPDATES,
-    lr: float = LR,
-    scale: float = 1.0,
-    resample: bool = False,
-    **knobs: Any,
-) -> dict[str, Any]:
-    """One training, rewards times `scale`: marks on the way, diagnostics, skills."""
-    algorithm = ALGORITHMS[name]
-    algorithm = replace(algorithm, resample=resample or algorithm.resample)
-    began, knobs = time.process_time(), {"group": GROUP, **knobs}
-    looks, asked = [], []
-    questions = task_stream("reverse", count=ANSWERS // knobs["group"], seed=seed)
+def trained(seed: int, *, name: str, lr: float, epochs: int = 1) -> dict[str, Any]:
+    """One run: marks on the way, curves of all answers (kept or not), other skills."""
+    marks: dict[int, tuple[str, float]] = {}
 
-    def ask(update: int) -> Sequence[Task]:
-        asked.append(update)
-        return questions(update)
+    def watch(update: int, policy: nn.Module) -> None:
+        if update in LOOKS:
+            marks[update] = examined(policy)
 
-    def watch(update: int, policy: Transformer) -> None:
-        if update % LOOK == 0:
-            looks.append(held_out(policy))
-
-    policy, history = train(
-        model or instructed_model(),
-        algorithm,
-        total([verified], weights=[scale]),
-        ask,
+    policy, history = on_policy.train(
+        pretrain.base_model(seed=seed),
+        algorithm(name),
+        rewards.verified,
+        on_policy.task_stream("cups", count=PROMPTS, seed=seed, levels=LEVELS),
         seed=seed,
-        updates=updates,
+        updates=UPDATES,
         lr=lr,
-        config=RLConfig(max_tokens=ROOM, **knobs),
+        config=RLConfig(group=GROUP, epochs=epochs, max_tokens=TOKENS),
         watch=watch,
     )
-    spent = time.process_time() - began
-    curves = {
-        what: torch.tensor(values).reshape(-1, BLOCK).mean(1)
-        for what, values in history.items()
+    curves = {what: torch.tensor(history[what]) for what in CURVES}
+    if epochs > 1 and "clip_fraction" in history:
+        curves["clip_fraction"] = torch.tensor(history["clip_fraction"])
+    return {
+        "exam": [marks[update][0] for update in LOOKS],
+        "tuning": [marks[update][1] for update in LOOKS],
+        "others": others(policy),
+        "curves": curves,
     }
-    made = {"algorithm": name, "lr": lr, "scale": scale, **knobs}
-    found = {"held": looks, "sets": len(asked), "seconds": spent}
-    skills = villagers.skills(policy, count=40)
-    return {**made, **found, "skills": skills, "pass": passes(policy), "curves": curves}
 
 
-def with_knobs(name: str, **knobs: Any) -> Callable[[int], dict[str, Any]]:
-    """A training of half as many updates, for `run`."""
-    return partial(trained, name=name, updates=FEWER, **knobs)
-
-
-ONCE = {"start": start}
-LADDER = {name: partial(trained, name=name) for name in ALGORITHMS}
-RESAMPLED = {f"{n}, resampled": with_knobs(n, resample=True) for n in LONGER}
-TURNED = {
-    **{f"{n}, {EPOCHS} epochs": with_knobs(n, epochs=EPOCHS) for n in AGAIN},
-    "Dr. GRPO, scaled": partial(trained, name="Dr. GRPO", scale=SCALE),
-    **{f"GRPO, lr {lr}": with_knobs("GRPO", lr=lr) for lr in RATES},
-    **{f"GRPO, beta {beta}": with_knobs("GRPO", beta=beta) for beta in BETAS},
-}
 RECORD = Record(
-    "08_policy_gradients",
+    "policy_gradients",
     call,
-    runs={**ONCE, **LADDER, **RESAMPLED, **TURNED},
-    seeds={
-        **dict.fromkeys(ONCE, range(1)),
-        **dict.fromkeys([*LADDER, *TURNED], SEEDS),
-        **dict.fromkeys([*LONGER, *RESAMPLED], MORE_SEEDS),
+    runs={
+        "start": start,
+        **{
+            f"{n}, {lr:g}": partial(trained, name=n, lr=lr)
+            for n in ON_POLICY
+            for lr in RATES
+        },
+        **{
+            f"{n}, {lr:g}, {AGAIN} updates": partial(
+                trained, name=n, lr=lr, epochs=AGAIN
+            )
+            for n in OFF_POLICY
+            for lr in SOME
+        },
     },
     file=__file__,
+    digits=3,
 )
