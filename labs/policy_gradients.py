@@ -290,10 +290,10 @@ def of(record: Runs, name: str, lr: float, *, again: bool = False) -> list[Any]:
     return [*record[f"{name}, {lr:g}{more}"].values()]
 
 
-def marks(found: Sequence[Mapping[str, Any]], *, last: bool = False) -> Tensor:
-    """(S, N) each item's share of right answers in the three exams, or in the last."""
-    seen = [run["exam"][-1:] if last else run["exam"] for run in found]
-    right = [[[int(x) for x in exam] for exam in exams] for exams in seen]
+def marks(found: Sequence[Mapping[str, Any]], *, exam: int | None = None) -> Tensor:
+    """(S, N) each item's share of right answers in the three exams, or in one of them."""
+    each = [run["exam"] if exam is None else [run["exam"][exam]] for run in found]
+    right = [[[int(x) for x in one] for one in exams] for exams in each]
     return torch.tensor(right, dtype=torch.float64).mean(1)
 
 
@@ -318,12 +318,8 @@ def course(found: Sequence[Mapping[str, Any]], what: str) -> Tensor:
     return torch.tensor(each, dtype=torch.float64)
 
 
-def over(
-    record: Runs, one: str, other: str, *, again: bool = False, last: bool = False
-) -> Difference:
+def over(record: Runs, one: str, other: str, *, again: bool = False) -> Difference:
     """Two algorithms, each at its best rate: paired over seeds and items."""
-    pair = [
-        marks(of(record, n, best(record, n, again=again), again=again), last=last)
-        for n in (one, other)
-    ]
+    rates = {name: best(record, name, again=again) for name in (one, other)}
+    pair = [marks(of(record, n, lr, again=again)) for n, lr in rates.items()]
     return evaluate.paired(*pair)

@@ -42,7 +42,7 @@ def test_the_exam_and_the_games_that_choose_a_rate_are_distinct_and_not_practise
 
 def test_at_the_highest_rate_no_algorithm_is_left_with_anything():
     for name in made.ON_POLICY:
-        marks = lab.marks(lab.of(RUNS, name, max(made.RATES)), last=True)
+        marks = lab.marks(lab.of(RUNS, name, max(made.RATES)), exam=-1)
         assert marks.mean() < 0.05
 
 
@@ -102,7 +102,7 @@ def test_the_rate_is_chosen_by_the_games_that_are_for_it_and_not_by_the_exam():
 def test_a_mark_is_an_item_s_mean_over_three_exams_or_the_last():
     found = [{"exam": ["01", "01", "10"]}, {"exam": ["11", "00", "00"]}]
     assert_close(lab.marks(found), torch.tensor([[1, 2], [1, 1]]).double() / 3)
-    assert lab.marks(found, last=True).tolist() == [[1, 0], [0, 0]]
+    assert lab.marks(found, exam=-1).tolist() == [[1, 0], [0, 0]]
 
 
 # --- the runs -------------------------------------------------------------------------
