@@ -55,7 +55,8 @@ def test_with_one_update_a_set_gspo_and_sapo_are_grpo_and_dapo_s_loss_is_cispo_s
     draw = torch.Generator().manual_seed(0)
     rewards = torch.rand(2, 4, dtype=torch.float64, generator=draw)
     lengths = [2, 5, 10, 1, 3, 3, 7, 4]
-    found = {n: lab.push(ALGORITHMS[n], rewards, lengths) for n in ALGORITHMS}
+    graded = [name for name in ALGORITHMS if name != "MaxRL"]
+    found = {n: lab.push(ALGORITHMS[n], rewards, lengths) for n in graded}
     for one, other in (*lab.SAME.items(), ("DAPO", "CISPO")):
         assert_close(found[one], found[other], rtol=0, atol=1e-12)
     constant = lab.ROOM * 4 / 3

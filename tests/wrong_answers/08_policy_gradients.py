@@ -214,7 +214,6 @@ WRONG = {
     ],
     "ex8_7": [
         # zero variance alone
-        DIAGNOSED.format(tight=TIGHT, fine=FINE, high="silent > 0.8"),
         DIAGNOSED.format(tight=TIGHT, fine="silent > 0.8", high=HIGH),
         # entropy alone
         DIAGNOSED.format(tight=TIGHT, fine=FINE, high="entropy < 0.1"),
