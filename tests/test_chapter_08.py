@@ -6,185 +6,144 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import policy_gradients_runs, probes
-from lib import advantages
+from labs import policy_gradients as lab
+from labs import policy_gradients_runs as made
+from lib import advantages, evaluate, on_policy
 from lib.algorithms import ALGORITHMS
-from lib.models.transformer import Config, Transformer
-from lib.villagers import task_stream
-from lib.worlds import exact
-from lib.worlds.village import TOKENIZER
+from lib.worlds import exact, tasks
 from tools import notebooks
 
-TINY = Config(vocabulary=307, context=64, layers=1, width=16, heads=2, hidden=16)
-RECORD = policy_gradients_runs.RECORD.read()
-SKILLS = ("know", "sum", "repeat", "list", "words")
+RUNS = made.RECORD.read()["runs"]
+
+# --- the record -----------------------------------------------------------------------
 
 
-def column(sweep, what, **only):
-    """(runs, …), in the order of the seeds."""
-    found = [
-        r for r in RECORD[sweep]["runs"] if all(r[k] == v for k, v in only.items())
-    ]
-    assert [r["seed"] for r in found] == list(range(len(found)))
-    return torch.tensor([r[what] for r in found], dtype=torch.float64)
+def test_the_record_holds_every_run_on_five_bases():
+    assert {*RUNS} == {*made.RECORD.runs}
+    assert len(RUNS) == 1 + 8 * 5 + 6 * 3
+    assert all([*of_seeds] == list("01234") for of_seeds in RUNS.values())
+    for name, of_seeds in RUNS.items():
+        for run in of_seeds.values():
+            exams = [run["exam"]] if name == "start" else run["exam"]
+            assert [len(exam) for exam in exams] == [made.ITEMS] * len(exams)
 
 
-def test_the_record_says_what_made_it():
-    assert RECORD["made"] == {
-        "command": "python -m tools.record_algorithms",
-        "updates": policy_gradients_runs.UPDATES,
-        "lr": policy_gradients_runs.LR,
-        "answers": policy_gradients_runs.ANSWERS,
-        "group": policy_gradients_runs.GROUP,
-    }
-    for sweep in set(RECORD) - {"made"}:
-        made = RECORD[sweep]
-        assert len(made["code"]) == 12 and made["date"] >= "2026-11-22"
-
-
-def test_the_record_holds_every_setting_on_every_seed():
-    assert len(RECORD["ladder"]["runs"]) == 10 * 3 + 2 * 2
-    for name in ALGORITHMS:
-        longer = name in policy_gradients_runs.LONGER
-        assert column("ladder", "held", algorithm=name).shape == (5 if longer else 3, 9)
-    assert len(RECORD["resampled"]["runs"]) == 2 * 5
-    one_each = ("scales", "rates", "betas")
-    for sweep, settings in (("epochs", 3), *zip(one_each, (1, 1, 1))):
-        assert len(RECORD[sweep]["runs"]) == 3 * settings
-
-
-@pytest.mark.parametrize("name", policy_gradients_runs.LONGER)
-def test_from_one_start_to_ninety_per_cent_on_five_of_five_seeds(name):
-    held = column("resampled", "held", algorithm=name)
-    assert len(held) == 5
-    assert (held[:, 0] < 0.2).all() and (held[:, -1] >= 0.9).all()
-
-
-@pytest.mark.parametrize("name", policy_gradients_runs.LONGER)
-def test_without_dynamic_sampling_one_seed_of_five_takes_longer(name):
-    held = column("ladder", "held", algorithm=name)[:, -1]
-    assert (held[:4] >= 0.9).all() and 0.7 < held[4] < 0.9
-
-
-def test_nine_of_ten_learn_the_task_on_every_seed_and_dr_grpo_does_not():
-    last = {n: column("ladder", "held", algorithm=n)[:3, -1] for n in ALGORITHMS}
-    assert last.pop("Dr. GRPO").min() < 0.5
-    assert all((marks >= 0.9).all() for marks in last.values())
-
-
-def test_with_rewards_that_make_its_gradient_rloo_s_dr_grpo_learns_it_too():
-    scaled = column("scales", "held")
-    assert (scaled[:, -1] >= 0.94).all()
-    assert column("scales", "scale").unique().item() == pytest.approx(
-        policy_gradients_runs.SCALE
-    )
-    norms = {
-        n: torch.tensor(
-            [r["curves"]["grad_norm"] for r in RECORD[s]["runs"] if r["algorithm"] == n]
+def test_the_exam_and_the_games_that_choose_a_rate_are_distinct_and_not_practised():
+    asked = evaluate.exam("cups", level=made.EXAMINED, count=made.ITEMS + made.TUNING)
+    requests = {task.request for task in asked}
+    assert len(requests) == made.ITEMS + made.TUNING
+    for seed in range(5):
+        fresh = on_policy.task_stream(
+            "cups", count=made.PROMPTS, seed=seed, levels=made.LEVELS
         )
-        for s, n in (("ladder", "RLOO"), ("ladder", "Dr. GRPO"))
-    }
-    assert norms["Dr. GRPO"].max() < 0.5 < 1 < norms["RLOO"].mean()
+        practised = {task.request for u in range(made.UPDATES) for task in fresh(u)}
+        assert not requests & practised
 
 
-def test_dynamic_sampling_is_faster_by_the_update_and_asks_three_times_as_much():
-    marks = {n: column("ladder", "held", algorithm=n).mean(1)[:3] for n in ALGORITHMS}
-    faster = marks.pop("DAPO")
-    assert all((faster > other + 0.03).all() for other in marks.values())
-    asked = column("ladder", "sets", algorithm="DAPO").tolist()
-    assert min(asked) == 621 and max(asked) == 649
-    assert (column("ladder", "sets", algorithm="DAPO") > 2.5 * 200).all()
-    assert (column("ladder", "sets", algorithm="GRPO") == 200).all()
+def test_at_the_highest_rate_no_algorithm_is_left_with_anything():
+    for name in made.ON_POLICY:
+        marks = lab.marks(lab.of(RUNS, name, max(made.RATES)), exam=-1)
+        assert marks.mean() < 0.05
 
 
-def test_on_three_seeds_two_differences_exceed_three_errors_and_the_rest_not_two():
-    level = {n: column("ladder", "held", algorithm=n)[:3].mean(1) for n in ALGORITHMS}
-    grpo, far = level.pop("GRPO"), {}
-    for name, found in level.items():
-        gap = found - grpo
-        far[name] = (gap.mean() / (gap.std() / 3**0.5)).item()
-    assert far.pop("DAPO") == pytest.approx(3.5, abs=0.05)
-    assert far.pop("PPO") == pytest.approx(-4.7, abs=0.05)
-    assert max(map(abs, far.values())) < 2
-    five = column("ladder", "held", algorithm="GRPO").mean(1)
-    assert [round(x.item(), 2) for x in five.aminmax()] == [0.37, 0.69]
+def test_no_best_rate_is_at_an_end_of_the_sweep():
+    for name in made.ON_POLICY:
+        assert min(made.RATES) < lab.best(RUNS, name) < max(made.RATES)
 
 
-def test_groups_drawn_anew_are_ahead_after_100_updates_on_five_of_five_seeds():
-    for name in policy_gradients_runs.LONGER:
-        drawn_anew = column("resampled", "held", algorithm=name)[:, 4]
-        assert (drawn_anew > column("ladder", "held", algorithm=name)[:, 4]).all()
-
-
-def test_with_dynamic_sampling_the_diagnostics_are_of_the_kept_groups_only():
-    first = {
-        (name, what): [
-            run["curves"][what][0]
-            for run in RECORD["ladder"]["runs"]
-            if run["algorithm"] == name
-        ]
-        for name in ("DAPO", "GRPO")
-        for what in ("reward", "silent")
-    }
-    assert set(first["DAPO", "silent"]) == {0.0}
-    assert 0.27 <= min(first["DAPO", "reward"]) and max(first["DAPO", "reward"]) < 0.29
-    assert 0.10 <= min(first["GRPO", "reward"]) and max(first["GRPO", "reward"]) < 0.15
-    assert 0.45 <= min(first["GRPO", "silent"]) and max(first["GRPO", "silent"]) < 0.645
-
-
-def test_at_twice_the_learning_rate_grpo_learns_nothing_on_three_of_three_seeds():
-    held = column("rates", "held", lr=2 * policy_gradients_runs.LR)
-    assert len(held) == 3 and (held[:, 1:] < 0.1).all() and (held[:, -1] == 0).all()
-
-
-def test_five_runs_of_the_live_settings_differ_widely_after_75_updates():
-    held = column("ladder", "held", algorithm="GRPO")[:, 3]
-    assert 0.25 < held.min() < 0.265 and 0.67 < held.max() < 0.68
-
-
-def test_the_exam_has_134_different_words_and_none_of_them_is_trained():
-    words = {task.request for task in policy_gradients_runs.TEST}
-    assert len(policy_gradients_runs.TEST) == 200 and len(words) == 134
-    for seed in range(3):
-        ask = task_stream("reverse", count=16, seed=seed)
-        assert not words & {task.request for u in range(200) for task in ask(u)}
-
-
-def test_on_policy_every_ratio_is_1_and_grpo_s_loss_is_0():
-    for name in ("GRPO", "GSPO", "RLOO", "DAPO"):
-        for run in RECORD["ladder"]["runs"]:
-            if run["algorithm"] == name:
-                assert max(run["curves"]["clip_fraction"]) == 0
-                assert max(run["curves"]["approx_kl"]) < 1e-4
-                if name != "DAPO":
-                    assert max(map(abs, run["curves"]["loss"])) < 1e-3
-
-
-def test_pass_at_k_rises_where_training_succeeds_and_falls_where_it_got_stuck():
-    [before] = [run["pass"] for run in RECORD["start"]["runs"]]
-    grpo, stuck = (column("ladder", "pass", algorithm=n) for n in ("GRPO", "Dr. GRPO"))
-    assert (grpo[:, 0] > before[0] + 0.6).all() and (grpo[:, 4] > before[4] + 0.2).all()
-    assert (grpo[:4, 0] > 0.97).all() and grpo[4, 6] == pytest.approx(
-        before[6], abs=0.01
-    )
-    assert stuck[2, 0] > 2 * before[0] and stuck[2, 6] < before[6] - 0.3
-
-
-def test_every_other_skill_is_lost():
-    [before] = [run["skills"] for run in RECORD["start"]["runs"]]
-    assert sum(before[skill] for skill in SKILLS) / 5 > 0.6
-    for run in RECORD["ladder"]["runs"]:
-        assert sum(run["skills"][skill] for skill in SKILLS) / 5 <= 0.03 + 1e-9
-
-
-def test_dr_grpo_is_rloo_times_a_constant_on_policy():
+def test_with_one_update_a_set_gspo_and_sapo_are_grpo_and_dapo_s_loss_is_cispo_s():
     draw = torch.Generator().manual_seed(0)
     rewards = torch.rand(2, 4, dtype=torch.float64, generator=draw)
     lengths = [2, 5, 10, 1, 3, 3, 7, 4]
-    rloo, dr = (
-        probes.push(ALGORITHMS[name], rewards, lengths) for name in ("RLOO", "Dr. GRPO")
-    )
-    assert_close(rloo, dr * probes.ROOM * 4 / 3, rtol=0, atol=1e-12)
+    graded = [name for name in ALGORITHMS if name != "MaxRL"]
+    found = {n: lab.push(ALGORITHMS[n], rewards, lengths) for n in graded}
+    for one, other in (*lab.SAME.items(), ("DAPO", "CISPO")):
+        assert_close(found[one], found[other], rtol=0, atol=1e-12)
+    constant = lab.ROOM * 4 / 3
+    assert_close(found["RLOO"], found["Dr. GRPO"] * constant, rtol=0, atol=1e-12)
+
+
+def test_dynamic_sampling_asks_for_more_and_its_curves_count_all_of_it():
+    for lr in made.RATES:
+        asked = lab.course(lab.of(RUNS, "DAPO", lr), "answers")
+        assert (asked.sum(1) > made.UPDATES * made.PROMPTS * made.GROUP).all()
+        dropped = lab.course(lab.of(RUNS, "DAPO", lr), "zero_variance")
+        assert (dropped.amax(1) > 0).all()
+    once = lab.course(lab.of(RUNS, "CISPO", 1e-3), "answers")
+    assert (once == made.PROMPTS * made.GROUP).all()
+
+
+def test_gspo_s_clip_holds_most_answers_and_one_a_hundred_times_as_wide_fewer():
+    def held(name):
+        found = lab.course(lab.of(RUNS, name, 3e-4, again=True), "clip_fraction")
+        return found.reshape(5, -1, made.AGAIN)[..., 1:].mean()
+
+    assert held("GSPO") > 0.9 > held(made.WIDE)
+
+
+def test_the_page_reads_this_record():
+    page = notebooks.read(notebooks.ROOT / "notebooks/08_policy_gradients.ipynb")
+    assert any("lab.runs.RECORD.read()" in cell.source for cell in page.cells)
+
+
+# --- how a record is read -------------------------------------------------------------
+
+
+def one_run(right, tuning):
+    return {"exam": [right] * 3, "tuning": [tuning] * 3}
+
+
+def test_the_rate_is_chosen_by_the_games_that_are_for_it_and_not_by_the_exam():
+    record = {f"GRPO, {lr:g}": {"0": one_run("11", 0.1)} for lr in made.RATES}
+    record["GRPO, 0.003"] = {"0": one_run("00", 0.9)}
+    assert lab.best(record, "GRPO") == 3e-3
+    assert lab.best(record, "SAPO") == 3e-3  # GRPO's runs are its own
+
+
+def test_a_mark_is_an_item_s_mean_over_three_exams_or_the_last():
+    found = [{"exam": ["01", "01", "10"]}, {"exam": ["11", "00", "00"]}]
+    assert_close(lab.marks(found), torch.tensor([[1, 2], [1, 1]]).double() / 3)
+    assert lab.marks(found, exam=-1).tolist() == [[1, 0], [0, 0]]
+
+
+# --- the runs -------------------------------------------------------------------------
+
+
+def test_a_run_can_be_made_again(monkeypatch):
+    monkeypatch.setattr(made, "UPDATES", 4)
+    monkeypatch.setattr(made, "LOOKS", (2, 4))
+    monkeypatch.setattr(made, "ITEMS", 6)
+    monkeypatch.setattr(made, "TUNING", 2)
+    monkeypatch.setattr(made, "others", lambda policy: {"facts": 0.0})
+    found = made.trained(0, name="GRPO", lr=1e-3)
+    recorded = RUNS["GRPO, 0.001"]["0"]
+    assert {*found} == {*recorded} and {*found["curves"]} == {*recorded["curves"]}
+    assert [len(exam) for exam in found["exam"]] == [6, 6]
+    first = found["curves"]["reward"][:4].tolist()
+    assert first == pytest.approx(recorded["curves"]["reward"][:4], abs=1e-3)
+
+
+def test_the_base_s_exam_is_the_record_s():
+    right, tuning = made.examined(made.pretrain.base_model(seed=0))
+    assert right == RUNS["start"]["0"]["exam"]
+    assert tuning == pytest.approx(RUNS["start"]["0"]["tuning"], abs=1e-3)
+    assert tasks.SKILLS[0] == "cups" and "cups" not in made.OTHERS
+
+
+def test_the_wide_clip_is_gspo_s_a_hundred_times():
+    ratios = torch.tensor([1.02, 1.05, 0.98, 0.96]).double()
+    narrow, wide = (made.algorithm(name) for name in ("GSPO", made.WIDE))
+    assert (lab.push_at(narrow, ratios[:2], good=True) == 0).all()
+    assert (lab.push_at(wide, ratios, good=True) != 0).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert (lab.push_at(wide, ratios, good=False) != 0).tolist() == [True] * 3 + [False]
+
+
+# --- lengths --------------------------------------------------------------------------
 
 
 def test_grpo_s_loss_is_0_whatever_the_rewards_and_the_lengths():
@@ -193,10 +152,10 @@ def test_grpo_s_loss_is_0_whatever_the_rewards_and_the_lengths():
         rewards = torch.rand(2, 3, dtype=torch.float64, generator=draw)
         lengths = torch.randint(1, 10, (6,), generator=draw).tolist()
         for name in ("GRPO", "GSPO", "RLOO"):
-            algorithm, rollout = ALGORITHMS[name], probes.literal(lengths)
-            seen = probes.credited(algorithm, rollout, rewards)
+            algorithm, rollout = ALGORITHMS[name], lab.literal(lengths)
+            seen = lab.credited(algorithm, rollout, rewards)
             assert algorithm.policy_loss(rollout.logps, seen)[0].abs() < 1e-12
-            assert probes.push(algorithm, rewards, lengths).norm() > 0.01
+            assert lab.push(algorithm, rewards, lengths).norm() > 0.01
 
 
 def longer_when_wrong(algorithm, law):
@@ -208,7 +167,7 @@ def longer_when_wrong(algorithm, law):
     for _ in range(20):
         chances = exact.completion_logps(policy, world).exp().detach()
         seen.append((chances * lengths)[1:].sum() / chances[1:].sum())
-        step = probes.expected_push(algorithm, policy, world, right, group=2)
+        step = lab.expected_push(algorithm, policy, world, right, group=2)
         policy.logits.data += 0.1 * (step / step.norm()).view_as(policy.logits)
     return (seen[-1] - seen[0]).item()
 
@@ -220,47 +179,3 @@ def test_to_divide_by_lengths_makes_wrong_answers_longer(law):
     assert abs(longer_when_wrong(ALGORITHMS["Dr. GRPO"], law)) < 1e-9
     assert longer_when_wrong(half_done, law) > 0.05
     assert longer_when_wrong(batch_mean, law) > 0.02
-
-
-def test_a_run_can_be_made_again(monkeypatch):
-    monkeypatch.setattr(policy_gradients_runs, "TEST", policy_gradients_runs.TEST[:4])
-    monkeypatch.setattr(policy_gradients_runs, "TRIES", (1, 2))
-    monkeypatch.setattr(policy_gradients_runs, "ANSWERS", 8)
-    monkeypatch.setattr(
-        policy_gradients_runs.evaluate, "skills", lambda p, count: {"sum": 0}
-    )
-    tiny = Transformer(TINY, generator=torch.Generator().manual_seed(0))
-    assert len(TOKENIZER) <= TINY.vocabulary
-    knobs = {"model": tiny, "updates": 10, "group": 4}
-    found = policy_gradients_runs.trained(0, name="GRPO", **knobs)
-    recorded = set(RECORD["ladder"]["runs"][0]) - {"seed"}
-    assert set(found) == recorded | {"scale"}
-    assert found["sets"] == 10 and len(found["held"]) == 1
-    assert set(found["curves"]) >= {
-        "loss",
-        "reward",
-        "zero_variance",
-        "entropy",
-        "length",
-    }
-    assert found["pass"] == [0, 0]
-
-
-def test_the_page_reads_this_record():
-    page = notebooks.read(notebooks.ROOT / "notebooks/08_policy_gradients.ipynb")
-    assert any(
-        policy_gradients_runs.RECORD.path.name in cell.source for cell in page.cells
-    )
-
-
-def test_several_updates_help_reinforce_and_gspo_s_clip_holds_every_answer():
-    last = {
-        n: column("epochs", "held", algorithm=n)[:, -1]
-        for n in policy_gradients_runs.AGAIN
-    }
-    assert (last["REINFORCE"] > last["GRPO"]).all()
-    assert (last["GRPO"] > last["GSPO"]).all()
-    for run in RECORD["epochs"]["runs"]:
-        clip = run["curves"].get("clip_fraction", [0.2])
-        low, high = (0.65, 0.81) if run["algorithm"] == "GSPO" else (0.1, 0.35)
-        assert low < min(clip) and max(clip) < high

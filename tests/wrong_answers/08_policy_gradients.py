@@ -41,6 +41,37 @@ def factor(p, group):
     return {found}
 """
 
+TUNED = """
+def sweep(widths, seeds):
+    return {{wide: [run(wide, {seed}) for seed in seeds] for wide in widths}}
+
+def choose(results):
+    return max(results, key=lambda wide: {by})
+
+def gain(results, wide, other):
+    gaps = {gaps}
+    return sum(gaps) / len(gaps), min(gaps), max(gaps)
+
+WIDTHS, SEEDS = {widths}
+"""
+CHOSEN = "sum(r[0] for r in results[wide])"
+PAIRED = "[a[1] - b[1] for a, b in zip(results[wide], results[other])]"
+SWEPT = "(1, 1000, 2000), (0, 1)"
+
+DIAGNOSED = """
+def diagnose(curves):
+    reward, clip = curves["reward"], curves.get("clip_fraction", [0.0])
+    silent, entropy = curves["zero_variance"][-1], curves["entropy"][-1]
+    if {tight}:
+        return "clip too tight"
+    if {fine}:
+        return "fine"
+    return "rate too high" if {high} else "rate too low"
+"""
+TIGHT = "sum(clip) / len(clip) > 0.5"
+FINE = "sum(reward[-4:]) / 4 > 0.7"
+HIGH = "sum(reward[-4:]) / 4 < 0.05"
+
 WRONG = {
     "ex8_2": [
         # an answer's tokens share, but answers are summed
@@ -147,5 +178,52 @@ WRONG = {
         FACTOR.format(found="(1 - p) ** (group - 1)"),
         # the gradient of the chance that one is right
         FACTOR.format(found="group * (1 - p) ** (group - 1)"),
+    ],
+    "ex8_6": [
+        # chooses by what it reports
+        TUNED.format(
+            seed="seed",
+            by="sum(r[1] for r in results[wide])",
+            gaps=PAIRED,
+            widths=SWEPT,
+        ),
+        # by the luckiest seed
+        TUNED.format(
+            seed="seed",
+            by="max(r[0] for r in results[wide])",
+            gaps=PAIRED,
+            widths=SWEPT,
+        ),
+        # reports what it chose by
+        TUNED.format(
+            seed="seed", by=CHOSEN, gaps=PAIRED.replace("[1]", "[0]"), widths=SWEPT
+        ),
+        # the other way round
+        TUNED.format(
+            seed="seed",
+            by=CHOSEN,
+            gaps=PAIRED.replace("a[1] - b", "b[1] - a"),
+            widths=SWEPT,
+        ),
+        # one seed
+        TUNED.format(seed="seed", by=CHOSEN, gaps=PAIRED, widths="(1, 10, 100), (0,)"),
+        # two widths
+        TUNED.format(seed="seed", by=CHOSEN, gaps=PAIRED, widths="(1, 10), (0, 1)"),
+        # the seed is not passed on
+        TUNED.format(seed="0", by=CHOSEN, gaps=PAIRED, widths=SWEPT),
+    ],
+    "ex8_7": [
+        # zero variance alone
+        DIAGNOSED.format(tight=TIGHT, fine="silent > 0.8", high=HIGH),
+        # entropy alone
+        DIAGNOSED.format(tight=TIGHT, fine=FINE, high="entropy < 0.1"),
+        # any clipping is too tight
+        DIAGNOSED.format(tight="max(clip) > 0", fine=FINE, high=HIGH),
+        # never looks at the clip
+        DIAGNOSED.format(tight="False", fine=FINE, high=HIGH),
+        # by the first update
+        DIAGNOSED.format(tight=TIGHT, fine="reward[0] > 0.7", high=HIGH),
+        # a slow run is fine
+        DIAGNOSED.format(tight=TIGHT, fine="reward[-1] > 0", high=HIGH),
     ],
 }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import probes
+from labs import policy_gradients as probes
 from lib import ops
 from lib.advantages import group_normalised, group_relative_success, leave_one_out
 from lib.algorithms import ALGORITHMS

@@ -1,23 +1,29 @@
-"""What ten policy-gradient algorithms do, measured: no table of it can be wrong.
+"""Chapter 8: what ten policy-gradient algorithms do, measured; and its runs, read.
 
 Papers describe an algorithm by what it is made of. Here each is put to the same small
 tests, as an algorithm of `lib.algorithms` on literal rewards, lengths and ratios: which
 tokens does it push, how hard, until when? The numbers are gradients, by autograd or in
 expectation over every group that a small world can answer with.
 
-Shapes: P prompts, G answers to each, B = P · G rows, T tokens, K completions.
+The runs are those of `labs.policy_gradients_runs`: marks in a sweep of learning rates.
+
+Shapes: S seeds, N exam items, P prompts, G answers to each, B = P · G rows, T tokens,
+K completions.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations_with_replacement
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib import require
+from labs import policy_gradients_runs as runs
+from lib import evaluate, require
 from lib.algorithms import Algorithm
+from lib.evaluate import Difference
 from lib.on_policy import PolicyWithCritic, RLConfig, make_batch
 from lib.ops import sequence_logps, token_logps
 from lib.rollout import Batch, Rollout
@@ -269,3 +275,51 @@ def alignment(
     pushed = expected_push(algorithm, policy, completions, rewards, group=group)
     cosine = torch.cosine_similarity(pushed, slope, 0)
     return cosine.item(), (pushed @ slope / slope.square().sum()).item()
+
+
+# --- runs: what the record holds ------------------------------------------------------
+
+SAME = {"GSPO": "GRPO", "SAPO": "GRPO"}  # to the digit, while answers are fresh
+Runs = Mapping[str, Mapping[str, Any]]  # record["runs"]: a run's name, then a seed
+
+
+def of(record: Runs, name: str, lr: float, *, again: bool = False) -> list[Any]:
+    """All seeds of one algorithm at one rate; `again`: with several updates a set."""
+    name = name if again else SAME.get(name, name)
+    more = f", {runs.AGAIN} updates" if again else ""
+    return [*record[f"{name}, {lr:g}{more}"].values()]
+
+
+def marks(found: Sequence[Mapping[str, Any]], *, exam: int | None = None) -> Tensor:
+    """(S, N) each item's share of right answers in the three exams, or in one of them."""
+    each = [run["exam"] if exam is None else [run["exam"][exam]] for run in found]
+    right = [[[int(x) for x in one] for one in exams] for exams in each]
+    return torch.tensor(right, dtype=torch.float64).mean(1)
+
+
+def tuned(record: Runs, name: str, *, again: bool = False) -> dict[float, float]:
+    """The mean mark at each rate on the games that are for choosing one."""
+    found = {}
+    for lr in runs.SOME if again else runs.RATES:
+        each = [run["tuning"] for run in of(record, name, lr, again=again)]
+        found[lr] = torch.tensor(each, dtype=torch.float64).mean().item()
+    return found
+
+
+def best(record: Runs, name: str, *, again: bool = False) -> float:
+    """The learning rate with the highest mark on the games for choosing one."""
+    found = tuned(record, name, again=again)
+    return max(found, key=found.__getitem__)
+
+
+def course(found: Sequence[Mapping[str, Any]], what: str) -> Tensor:
+    """(S, updates) one of the curves of each run."""
+    each = [run["curves"][what] for run in found]
+    return torch.tensor(each, dtype=torch.float64)
+
+
+def over(record: Runs, one: str, other: str, *, again: bool = False) -> Difference:
+    """Two algorithms, each at its best rate: paired over seeds and items."""
+    rates = {name: best(record, name, again=again) for name in (one, other)}
+    pair = [marks(of(record, n, lr, again=again)) for n, lr in rates.items()]
+    return evaluate.paired(*pair)
