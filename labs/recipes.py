@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from labs.record import Record
-from lib.recipes import engine, instructgpt, tulu3
+from lib.recipes import engine, tulu3
 from lib.recipes.folder import manifest
 from lib.recipes.stages import Recipe
 
@@ -56,5 +56,4 @@ def record_of(name: str, module: ModuleType, ablated: range) -> Record:
     )
 
 
-INSTRUCTGPT = record_of("11_instructgpt", instructgpt, SEEDS)
 TULU3 = record_of("12_tulu3", tulu3, range(3))
