@@ -17,34 +17,41 @@ RIGHT = {
     "mean": "(lost.sum((1, 2)) / pair.sum((1, 2))).mean()",
 }
 
-PREDICTION = """
-def prediction():
-    return {{"first proxy": {first}, "kl": {kl}, "penalty": {penalty}}}
+LABELLED = """
+def labelled(runs, sft_old_text):
+    order = range(len(runs))
+    forgot = {forgot}
+    far = {far}
+    found = {{forgot: "no old text", far: "no KL penalty"}}
+    return [found.get(i, "the recipe") for i in order]
 """
-SEEN = {"first": "0", "kl": "-1", "penalty": "1"}
+TOLD = {
+    "forgot": 'max(order, key=lambda i: runs[i]["old text"])',
+    "far": 'max((i for i in order if i != forgot), key=lambda i: runs[i]["kl"])',
+}
 
-VALIDATION = """
-def validation_loss(model, shown):
-    lost, tokens, each = 0.0, 0, []
-    for rows in torch.arange(len(shown)).tensor_split(2):
-        part = shown.rows(rows)
-        with torch.no_grad():
-            logps = model(part.states).log_softmax(-1)
-        own = logps.gather(-1, part.actions.unsqueeze(-1)).squeeze(-1)
-        mask = {mask}
-        lost -= own[mask].sum().item()
-        tokens += int(mask.sum())
-        each.append({each})
-    return {found}
+RANKED = """
+def ranked_with(writer, k):
+    rankings = lab.ranked(writer, seed=0, count={count}, k=k)
+    before, lab.PROMPTS = lab.PROMPTS, {prompts}
+    model, history = lab.reward_model(writer, rankings, seed=0)
+    lab.PROMPTS = {after}
+    prompts = len(rankings)
+    return model, prompts, {pairs}, 16 // k
 """
-HELD_OUT = {
-    "mask": "part.mask",
-    "each": "-own[mask].mean().item()",
-    "found": "lost / tokens",
+AFFORDED = {
+    "count": "240 // k",
+    "prompts": "16 // k",
+    "after": "before",
+    "pairs": "prompts * comb(k, 2)",
 }
 
 WRONG = {
     "ex11_2": [
+        # the library's, which knows one length only
+        "def ranking_loss(scores, sizes):\n"
+        "    from lib.losses.reward import k_wise\n"
+        "    return k_wise(scores)[0]",
         # the mean over all pairs: long rankings weigh more
         RANKING.format(**{**RIGHT, "mean": "lost.sum() / pair.sum()"}),
         # a sum over the pairs of a prompt
@@ -68,60 +75,41 @@ WRONG = {
     ],
     "ex11_3": [
         # as it was reported
-        "def critic_of(judge):\n    return judge",
+        "def critic_of(judge):\n    return judge.requires_grad_(True)",
         # another object, the same weights
-        "def critic_of(judge):\n    return copy.copy(judge)",
+        "def critic_of(judge):\n    return copy.copy(judge).requires_grad_(True)",
+        # a copy that stays frozen
+        "def critic_of(judge):\n    return copy.deepcopy(judge)",
+        # the reader of surprise learns as well
+        "def critic_of(judge):\n    return copy.deepcopy(judge).requires_grad_(True)",
         # the trunk's copy under a head of zeros
-        "def critic_of(judge):\n    return reward_model.RewardModel(judge.trunk)",
-        # a head that both of them use
-        "def critic_of(judge):\n"
-        "    critic = reward_model.RewardModel(judge.trunk)\n"
-        "    critic.head = judge.head\n"
-        "    return critic",
+        "def critic_of(judge):\n    return reward_model.SurprisalRewardModel(judge.trunk)",
         # a copy of the head on the judge's own trunk
         "def critic_of(judge):\n"
-        "    critic = copy.deepcopy(judge)\n"
-        "    critic.trunk = judge.trunk\n"
+        "    critic = copy.deepcopy(judge).requires_grad_(True)\n"
+        "    critic.first.requires_grad_(False)\n"
+        "    critic.trunk = judge.trunk.requires_grad_(True)\n"
         "    return critic",
-        # nothing shared, and nothing to be learnt
-        "def critic_of(judge):\n    return copy.deepcopy(judge).requires_grad_(False)",
     ],
     "ex11_4": [
-        # farther away than before
-        PREDICTION.format(**{**SEEN, "kl": "1"}),
-        # the penalty holds from the first answers on
-        PREDICTION.format(**{**SEEN, "first": "-1"}),
-        # nothing will be seen
-        PREDICTION.format(first="0", kl="0", penalty="0"),
-        # a hundred times the price, a hundredth of the way
-        PREDICTION.format(**{**SEEN, "penalty": "0"}),
-        # less KL costs less
-        PREDICTION.format(**{**SEEN, "penalty": "-1"}),
-        # not a prediction of everything
-        'def prediction():\n    return {"kl": -1}',
-        # how much, not which way
-        PREDICTION.format(**{**SEEN, "kl": "-5.0"}),
+        # the other way round
+        LABELLED.format(**{**TOLD, "forgot": TOLD["forgot"].replace("max", "min")}),
+        # the farthest is the recipe
+        LABELLED.format(**{**TOLD, "far": TOLD["far"].replace("max", "min")}),
+        # in the order in which they came
+        "def labelled(runs, sft_old_text):\n"
+        '    return ["the recipe", "no KL penalty", "no old text"]',
+        # one name for all
+        'def labelled(runs, sft_old_text):\n    return ["the recipe"] * 3',
     ],
     "ex11_5": [
-        # the mean of the means of both halves
-        VALIDATION.format(**{**HELD_OUT, "found": "sum(each) / len(each)"}),
-        # questions and padding as well
-        VALIDATION.format(**{**HELD_OUT, "mask": "torch.ones_like(part.mask)"}),
-        # every row weighs the same
-        VALIDATION.format(
-            **{
-                **HELD_OUT,
-                "each": "(-(own * mask).sum(1) / mask.sum(1)).sum().item()",
-                "found": "sum(each) / len(shown)",
-            }
-        ),
-        # the perplexity
-        VALIDATION.format(
-            **{**HELD_OUT, "found": "torch.tensor(lost / tokens).exp().item()"}
-        ),
-        # the log-likelihood, which is the other way up
-        VALIDATION.format(**{**HELD_OUT, "found": "-lost / tokens"}),
-        # a sum
-        VALIDATION.format(**{**HELD_OUT, "found": "lost"}),
+        # as many rankings, whatever K is
+        RANKED.format(**{**AFFORDED, "count": "60"}),
+        # the library's batch: other numbers of answers in an update
+        RANKED.format(**{**AFFORDED, "prompts": "lab.PROMPTS"}),
+        # the setting is left as it was changed
+        RANKED.format(**{**AFFORDED, "after": "lab.PROMPTS"}),
+        # ordered pairs
+        RANKED.format(**{**AFFORDED, "pairs": "prompts * k * (k - 1)"}),
     ],
 }

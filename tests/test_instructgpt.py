@@ -1,0 +1,160 @@
+"""InstructGPT's steps: who ranks, what is learnt from a ranking, PPO with old text."""
+
+import random
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from labs import instructgpt as lab
+from labs.deepseek_r1 import PANEL
+from lib import evaluate, pretrain
+from lib.losses.reward import k_wise
+from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
+from lib.pretrain import next_token_loss
+from lib.reward_model import SurprisalRewardModel, at_last
+from lib.seeds import generator
+from lib.worlds import tasks
+
+
+@pytest.fixture(scope="module")
+def base():
+    return pretrain.base_model(seed=0)
+
+
+@pytest.fixture(scope="module")
+def few(base):
+    return lab.ranked(base, seed=0, count=6, k=3)
+
+
+@pytest.fixture(scope="module")
+def judge(base):
+    model = SurprisalRewardModel(base)
+    torch.nn.init.normal_(model.head.weight, std=0.1, generator=generator("head"))
+    return model
+
+
+def test_two_answers_stand_in_a_ranking_as_often_as_the_panel_prefers_one(few):
+    task, said = few.asked[0], evaluate.answers(few.answers)[:3]
+    draw, count = random.Random(0), 3_000
+    first = [0] * 3
+    for _ in range(count):
+        order = lab.rank(task, said, draw)
+        assert sorted(order) == [0, 1, 2]
+        for pair, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
+            first[pair] += order.index(i) < order.index(j)
+    for share, (i, j) in zip(first, ((0, 1), (0, 2), (1, 2))):
+        a, b = said[i], said[j]
+        ends = a.finished, b.finished
+        exact = PANEL.probability(task, a.text, b.text, finished=ends)
+        assert abs(share / count - exact) < 0.04
+
+
+def test_the_best_of_a_ranking_stands_first_where_nobody_errs(base, monkeypatch):
+    sharp = type(PANEL)(
+        tuple(
+            type(a)(a.name, a.weights, temperature=1e-6, inattention=0.0)
+            for a in PANEL.panel[:1]
+        )
+    )
+    monkeypatch.setattr(lab, "PANEL", sharp)
+    rankings = lab.ranked(base, seed=0, count=4)
+    said = evaluate.answers(rankings.answers)
+    for i, task in enumerate(rankings.asked):
+        for better, worse in zip(said[4 * i : 4 * i + 3], said[4 * i + 1 : 4 * i + 4]):
+            ends = better.finished, worse.finished
+            assert (
+                sharp.probability(task, better.text, worse.text, finished=ends) >= 0.5
+            )
+
+
+def test_rows_of_rankings_keep_the_answers_of_a_request_together(few):
+    some = few.rows(torch.tensor([4, 1]))
+    assert some.asked == [few.asked[4], few.asked[1]] and len(some) == 2
+    every = evaluate.answers(few.answers)
+    assert evaluate.answers(some.answers) == every[12:15] + every[3:6]
+
+
+def test_one_pair_of_a_ranking_keeps_its_order(few):
+    pairs, every = lab.one_pair(few, seed=1), evaluate.answers(few.answers)
+    assert list(pairs.asked) == list(few.asked) and len(pairs.answers) == 12
+    said = evaluate.answers(pairs.answers)
+    for i in range(len(few)):
+        group = [every[3 * i : 3 * i + 3][j] for j in range(3)]
+        two = said[2 * i : 2 * i + 2]
+        assert any([group[a], group[b]] == two for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_ranking_loss_is_that_of_the_scores_at_the_last_tokens(few, judge):
+    loss, told = lab.ranking_loss(judge, few)
+    scores = at_last(judge, few.answers).reshape(6, 3)
+    assert_close(loss, k_wise(scores)[0], rtol=0, atol=1e-12)
+    assert set(told) == {"accuracy", "margin"}
+
+
+def test_demonstrations_are_counted_once_each():
+    shown = lab.shown_by_people(0, count=20)
+    found = lab.distinct([*shown, *shown])
+    assert found == lab.distinct(shown) and len(shown) == 100
+    assert found["demonstrations"] == sum(found[skill] for skill in tasks.LEVELS)
+    assert found["requests"] <= found["demonstrations"] <= 100
+
+
+def test_the_loss_of_ppo_ptx_is_ppos_and_so_many_times_that_of_old_text(base, judge):
+    asked = tasks.tasks("talk", count=2, seed=0)
+    rollout = evaluate.ask(base, asked, generator=generator("ppo"), group=2)
+    learner, scores = (
+        PolicyWithCritic(base, judge),
+        torch.tensor([[1.0, 0.0], [0.5, 2.0]]),
+    )
+    config = RLConfig(group=2, beta=0.1)
+    batch = make_batch(learner, lab.PPO, rollout, scores.double(), base, config)
+    text = next(iter(pretrain.corpus(seed=0, updates=1).split(2)))
+    mixed = lab.Mixed(batch, text)
+    alone, old = loss_of(lab.PPO)(learner, batch)[0], next_token_loss(base, text)[0]
+    found, told = lab.mixed_loss(learner, mixed, ptx=0.3)
+    assert_close(found, alone + 0.3 * old, rtol=0, atol=1e-12)
+    assert told["old text"] == old.item()
+    without, told = lab.mixed_loss(learner, mixed, ptx=0.0)
+    assert torch.equal(without, alone) and "old text" not in told
+
+
+def test_ppo_trains_neither_its_start_nor_its_judge(base, judge, monkeypatch):
+    monkeypatch.setattr(lab, "ASKED", 2)
+    monkeypatch.setattr(lab, "old_text", lambda seed: [*lab.unread().split(2)])
+    before = [w.clone() for w in (*base.parameters(), *judge.parameters())]
+    seen = []
+    policy, history = lab.ppo(
+        base, judge, seed=0, updates=2, watch=lambda update, model: seen.append(update)
+    )
+    after = [*base.parameters(), *judge.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert any(not torch.equal(a, b) for a, b in zip(before, policy.parameters()))
+    assert len(history["old text"]) == len(history["kl"]) == 2 and seen == [0, 1]
+
+
+def test_either_of_two_answers_is_preferred(base):
+    one, other = lab.said_by(base), lab.said_by(base, name="other")
+    there, back = lab.preferred(one, other), lab.preferred(other, one)
+    assert len(there) == 200
+    assert all(abs(a + b - 1) < 1e-12 for a, b in zip(there, back))
+    assert lab.preferred(one, one) == [0.5] * 200
+
+
+def test_what_is_judged_is_kept_request_by_request(base, judge):
+    said = lab.said_by(base)
+    found = lab.judged(said, judge, base)
+    assert len(found["gold"]) == len(found["panel"]) == 200
+    assert abs(found["kl"]) < 1e-9  # from itself
+    assert_close(found["gold"], evaluate.scores(evaluate.exam("talk"), said))
+
+
+def test_a_reward_models_scale_is_set_by_people_and_by_the_ranked_answers(base, few):
+    from lib.reward_model import score
+    from lib.sft import written
+
+    model, history = lab.reward_model(base, few, seed=0)
+    people = [s for s in lab.shown_by_people(0) if s[0].skill == "talk"]
+    assert abs(score(model, written(*zip(*people))).mean().item()) < 1e-4
+    assert abs(score(model, few.answers).std().item() - 1) < 1e-4
+    assert len(history["loss"]) == lab.RM_EPOCHS * 2
