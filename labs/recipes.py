@@ -1,8 +1,8 @@
 """A recipe on five seeds, and what it is without this or that.
 
 A recipe runs at a hundredth of the published sizes, then every one of its module's
-ABLATIONS on the same seeds (three of them for Tülu 3), from the first stage on that
-differs: 15 to 45 minutes on one core. Finished stages are kept in .cache/recipes.
+ABLATIONS on the same seeds, from the first stage on that differs: 15 to 45 minutes on
+one core. Finished stages are kept in .cache/recipes.
 """
 
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from labs.record import Record
-from lib.recipes import engine, instructgpt, tulu3
+from lib.recipes import engine, instructgpt
 from lib.recipes.folder import manifest
 from lib.recipes.stages import Recipe
 
@@ -57,4 +57,3 @@ def record_of(name: str, module: ModuleType, ablated: range) -> Record:
 
 
 INSTRUCTGPT = record_of("11_instructgpt", instructgpt, SEEDS)
-TULU3 = record_of("12_tulu3", tulu3, range(3))
