@@ -1,6 +1,5 @@
 """What chapter 14 claims: figures with sources, and what a token costs."""
 
-import json
 import math
 
 import numpy as np
@@ -8,7 +7,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from labs import deepseek_r1, evolution_of_scale, instructgpt
+from labs import (
+    deepseek_r1,
+    evolution_of_scale,
+    instructgpt,
+    tulu3,
+    tulu3_runs,
+)
 from labs.published import LECTURE, RECIPES, facts, find
 from lib.models.transformer import Config, Transformer
 from tools import notebooks
@@ -247,24 +252,17 @@ def test_r1_zeros_gpus_were_less_busy_than_in_pretraining_at_any_length():
     assert most < 0.22 < before
 
 
-@pytest.mark.parametrize(
-    "record, stage, questions, answers",
-    [
-        ("12_tulu3", "rlvr", 299, 20_480),
-    ],
-)
-def test_answers_of_tulu_are_those_of_its_record(
-    record, stage, questions, answers
-):
-    place = evolution_of_scale.RECORD.path.with_name(f"{record}.json")
-    results = json.loads(place.read_text("utf-8"))["runs"]["the recipe"]["0"]
-    found = next(result for result in results if result["stage"] == stage)
-    assert (found["amount"], found["answers"]) == (questions, answers)
-
-
 def test_answers_of_instructgpt_are_those_of_its_settings():
     assert instructgpt.ASKED * instructgpt.UPDATES == 640
     assert 640 * instructgpt.ANSWERS == 2_560
+
+
+def test_answers_of_tulu3_are_those_of_its_settings():
+    questions = sum(tulu3.ASKED.values()) * tulu3.UPDATES
+    assert (questions, questions * tulu3.GROUP) == (432, 3_456)
+    done = tulu3_runs.RECORD.read()["runs"]["recipe"]["0"]
+    assert done["sft"]["shown"] == tulu3.GAMES + 4 * tulu3.EACH == 1_640
+    assert len(done["rlvr"]["curves"]["length"]) == tulu3.UPDATES / 2
 
 
 def test_answers_of_r1_are_those_of_its_settings():

@@ -1,26 +1,51 @@
 """Plausible mistakes in the exercises of chapter 12, by the exercise they belong to."""
 
-PAIRS = """
-def binarised(ratings, generator):
-    means = {means}
-    luck = torch.rand(means.shape, generator=generator)
-    worse = {worse}
-    prompts = {prompts}
-    rejected = {rejected}
-    return torch.stack((prompts, {chosen}[prompts], rejected[prompts]), 1)
+BETA = """
+def tuned_beta(J, budget):
+    if {free}:
+        return 0.0
+
+    def spent(beta):
+        odds = torch.logit(J) + {gain}
+        now, not_now = torch.sigmoid(odds), torch.sigmoid(-odds)
+        up, down = (torch.nn.functional.logsigmoid(x) for x in (odds, -odds))
+        each = now * (up - J.log()) + not_now * (down - torch.log1p(-J))
+        return {spent}
+
+    low, high = 1e-3, 1e6
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if {more} else (low, middle)
+    return high
 """
-RIGHT_PAIRS = {
-    "means": "ratings.double().mean(2)",
-    "worse": "means < means.max(1, keepdim=True).values",
-    "prompts": "worse.any(1).nonzero().squeeze(1)",
-    "rejected": "luck.masked_fill(~worse, -1.0).argmax(1)",
-    "chosen": "means.argmax(1)",
+RIGHT_BETA = {
+    "free": "-J.log().mean() <= budget",
+    "gain": "1 / beta",
+    "spent": "each.mean()",
+    "more": "spent(middle) > budget",
 }
 
-SIGNS = """
-def predicted():
-    return {signs}
+FORM = """
+def repaired(task, answer):
+    from lib.worlds.language import FIRST_NAMES
+
+    text = answer.text.strip()
+    if {cut}:
+        return 0.0
+    said = {sentences}
+    if {short} or {same}:
+        return 0.0
+    others = {others}
+    return float(not others & set(re.findall("[a-z]+", text.lower())))
 """
+RIGHT_FORM = {
+    "cut": 'not answer.finished or not text.endswith(".")',
+    "sentences": '[" ".join(s.lower().split()) for s in text.split(".")[:-1]]',
+    "short": "any(len(s.split()) < 3 for s in said)",
+    "same": "len(set(said)) < max(4, len(said))",
+    "others": "{n.lower() for n in FIRST_NAMES}"
+    " - {person_in(task.request).first.lower()}",
+}
 
 PIECES = """
 def shares(pieces):
@@ -56,43 +81,50 @@ RIGHT_CONTAINED = {
 
 WRONG = {
     "ex12_2": [
-        # any of the other three, though it may be as good
-        PAIRS.format(
+        # the budget of each prompt, not of their mean
+        BETA.format(**{**RIGHT_BETA, "spent": "each.max()"}),
+        # the sum over prompts
+        BETA.format(**{**RIGHT_BETA, "spent": "each.sum()"}),
+        # a penalty even where none is needed
+        BETA.format(**{**RIGHT_BETA, "free": "False"}),
+        # the odds grow with beta
+        BETA.format(**{**RIGHT_BETA, "gain": "beta"}),
+        # the chance of being right grows by a factor, not the odds
+        BETA.format(**{**RIGHT_BETA, "gain": "torch.log1p(1 / torch.tensor(beta))"}),
+        # KL in the other direction
+        BETA.format(
             **{
-                **RIGHT_PAIRS,
-                "rejected": "luck.scatter(1, means.argmax(1, keepdim=True), -1.0)"
-                ".argmax(1)",
-            }
-        ),
-        # always the worst
-        PAIRS.format(**{**RIGHT_PAIRS, "rejected": "means.argmin(1)"}),
-        # a pair of every prompt, also where nothing is better
-        PAIRS.format(**{**RIGHT_PAIRS, "prompts": "torch.arange(len(means))"}),
-        # the best aspect instead of the mean
-        PAIRS.format(
-            **{**RIGHT_PAIRS, "means": "ratings.double().max(2).values"},
-        ),
-        # the first that is worse
-        PAIRS.format(**{**RIGHT_PAIRS, "rejected": "worse.int().argmax(1)"}),
-        # of equals the last is chosen
-        PAIRS.format(
-            **{
-                **RIGHT_PAIRS,
-                "chosen": "(means.shape[1] - 1 - means.flip(1).argmax(1))",
+                **RIGHT_BETA,
+                "spent": "(J * (J.log() - up) + (1 - J) * (torch.log1p(-J) - down))"
+                ".mean()",
             }
         ),
     ],
     "ex12_3": [
-        # practice makes perfect, and nothing else changes
-        SIGNS.format(signs='{"words": 1, "groups": 0, "others": 0}'),
-        # what has been learned is learned: the other answers become likelier, too
-        SIGNS.format(signs='{"words": 1, "groups": -1, "others": -1}'),
-        # the more is right, the more there is to compare
-        SIGNS.format(signs='{"words": 1, "groups": 1, "others": 1}'),
-        # nothing can be learned without a penalty
-        SIGNS.format(signs='{"words": -1, "groups": 0, "others": 1}'),
-        # a line is missing
-        SIGNS.format(signs='{"words": 1, "others": 1}'),
+        # the chapter's verifier
+        "def repaired(task, answer):\n    return lab.long_enough(task, answer)\n",
+        # cut-off answers count
+        FORM.format(**{**RIGHT_FORM, "cut": "False"}),
+        # four sentences, whatever they are
+        FORM.format(**{**RIGHT_FORM, "same": "len(said) < 4"}),
+        # four different ones are enough, the rest may repeat
+        FORM.format(**{**RIGHT_FORM, "same": "len(set(said)) < 4"}),
+        # capitals and spaces make another sentence
+        FORM.format(**{**RIGHT_FORM, "sentences": 'text.split(".")[:-1]'}),
+        # a word is a sentence
+        FORM.format(**{**RIGHT_FORM, "short": "False"}),
+        # somebody else is as good
+        FORM.format(**{**RIGHT_FORM, "others": "set()"}),
+        # the person of the example only
+        FORM.format(
+            **{
+                **RIGHT_FORM,
+                "others": '{n.lower() for n in FIRST_NAMES} - {"ada"}',
+            }
+        ),
+        # true facts only
+        "def repaired(task, answer):\n"
+        "    return float(tasks.gold(task, answer.text, finished=answer.finished) > 2)\n",
     ],
     "ex12_4": [
         # as it was reported
