@@ -8,7 +8,6 @@ import pytest
 
 from labs import published
 from labs.published import LECTURE, RECIPES, VERIFIED, Fact, facts, find, read
-from lib.recipes import deepseek_r1, instructgpt, tulu3
 
 ROW = {
     "recipe": "tulu3",
@@ -22,7 +21,11 @@ ROW = {
     "verified": "not",
     "note": "",
 }
-KNOWN = {"instructgpt": instructgpt, "tulu3": tulu3, "deepseek_r1": deepseek_r1}
+STAGES = {  # of the three recipes that this book runs
+    "instructgpt": ("sft", "reward", "ppo"),
+    "tulu3": ("sft", "dpo", "rlvr"),
+    "deepseek_r1": ("zero", "cold", "reasoning", "sft", "reward", "r1"),
+}
 
 
 def test_every_line_of_the_file_is_a_fact_and_comes_in_its_order():
@@ -166,42 +169,14 @@ def test_finding_an_unknown_recipe_is_refused():
 # ----------------------------------------------------------- the file and the recipes
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_stage_that_is_run_here_has_a_published_size(recipe):
-    for stage in KNOWN[recipe].RECIPE.stages:
-        fact = find(recipe, stage.name, "size")
-        assert fact.unit == stage.unit
-        if math.isnan(fact.number):  # "thousands", and what is not published at all
-            assert (recipe, stage.name) in {
-                ("deepseek_r1", "cold"),
-                ("deepseek_r1", "reasoning"),
-            }
-        else:
-            assert fact.number == pytest.approx(stage.published, rel=0.01)
-
-
-def test_only_the_mixture_of_r1_is_rounded_where_it_is_run():
-    off = [
-        (name, stage.name)
-        for name, module in KNOWN.items()
-        for stage in module.RECIPE.stages
-        if find(name, stage.name, "size").number not in (stage.published,)
-    ]
-    assert off == [
-        ("deepseek_r1", "cold"),
-        ("deepseek_r1", "reasoning"),
-        ("deepseek_r1", "sft"),
-    ]
-
-
-def test_what_no_paper_prints_is_marked_as_assumed_where_it_is_run():
-    for name, module in KNOWN.items():
-        for stage in module.RECIPE.stages:
-            fact = find(name, stage.name, "size")
-            unprinted = math.isnan(fact.number) or "assuming" in fact.note
-            assert stage.assumed == unprinted, stage.name
-    assumed = [s.name for s in deepseek_r1.RECIPE.stages if s.assumed]
-    assert assumed == ["cold", "reasoning", "r1"]
+def test_every_stage_that_is_run_here_has_a_published_size_or_is_known_to_have_none():
+    assert {*STAGES} == {*RECIPES}
+    every = [(recipe, stage) for recipe in RECIPES for stage in STAGES[recipe]]
+    sizes = {line: find(*line, "size") for line in every}
+    without = [line for line, fact in sizes.items() if math.isnan(fact.number)]
+    assert without == [("deepseek_r1", "cold"), ("deepseek_r1", "reasoning")]
+    assumed = [line for line, fact in sizes.items() if "assuming" in fact.note]
+    assert assumed == [("deepseek_r1", "r1")]
 
 
 def test_what_is_computed_from_a_source_is_not_said_to_be_read_in_it():
