@@ -202,7 +202,7 @@ def table(algorithms: Mapping[str, Algorithm]) -> str:
         cells = [_said(probe, probe(algorithm)) for probe in PROBES.values()]
         has = {
             "a critic": algorithm.critic,
-            "its penalty in the loss": algorithm.penalty_in_loss,
+            "KL penalty in the loss (off)": algorithm.penalty_in_loss,
             "groups drawn anew": algorithm.resample,
         }
         more = ", ".join(what for what, there in has.items() if there) or "–"

@@ -218,7 +218,7 @@ def test_the_table_has_a_row_for_each_and_says_what_else_there_is():
     assert rows[2] == [
         "| PPO", "the same", "× 1", "0.23", "1", "0.81", "1.2", "0.8", "a critic |"
     ]  # fmt: skip
-    assert rows[3][-1] == "its penalty in the loss |"
+    assert rows[3][-1] == "KL penalty in the loss (off) |"
     assert rows[4][-1] == "groups drawn anew |" and rows[4][6:8] == ["1.28", "0.8"]
     assert rows[5][1:] == [
         "refused", "refused", "1.88", "1", "1", "no end", "no end", "– |"
