@@ -67,6 +67,15 @@ def test_rlvr_raises_games_and_nothing_else_moves():
         assert gap.low < 0 < gap.high
 
 
+def test_the_whole_recipe_raises_talk_and_brings_the_habit_of_thinking():
+    assert over("talk", "rlvr", "base").low > 0
+    share = {s: [RUNS["recipe"][k][s]["thinks"] for k in SEEDS] for s in STAGES}
+    assert max(share["base"]) < 0.12 < 0.79 < min(share["sft"])
+    assert min(share["rlvr"]) > 0.99
+    alone = sorted(RUNS["no SFT"][k]["rlvr"]["thinks"] for k in SEEDS)
+    assert alone[3] < 0.3 and alone[4] > 0.7
+
+
 def test_sft_is_missed_in_games_and_dpo_in_talk():
     less = {
         (run, skill): paired(items(skill, "rlvr", run), items(skill))
