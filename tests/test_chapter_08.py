@@ -123,6 +123,33 @@ def test_a_run_can_be_made_again(monkeypatch):
     assert first == pytest.approx(recorded["curves"]["reward"][:4], abs=1e-3)
 
 
+def test_a_run_has_a_seed_of_its_own_and_as_many_updates_a_set_as_it_is_told(
+    monkeypatch,
+):
+    for name, value in (("UPDATES", 4), ("LOOKS", (4,)), ("ITEMS", 2), ("TUNING", 2)):
+        monkeypatch.setattr(made, name, value)
+    monkeypatch.setattr(made, "others", lambda policy: {})
+    found = made.trained(2, name="GRPO", lr=1e-3, epochs=4)["curves"]
+    recorded = RUNS["GRPO, 0.001, 4 updates"]["2"]["curves"]
+    assert found["answers"].tolist() == recorded["answers"][:4] == [64, 0, 0, 0]
+    for what in ("reward", "length"):
+        first = found[what].tolist()
+        assert first == pytest.approx(recorded[what][:4], rel=1e-2, abs=1e-3)
+
+
+def test_a_run_keeps_every_look_and_goes_as_far_as_its_rate_lets_it(monkeypatch):
+    looks, seen = iter("012"), []
+    for name, value in (("UPDATES", 2), ("LOOKS", (0, 1, 2)), ("PROMPTS", 2)):
+        monkeypatch.setattr(made, name, value)
+    monkeypatch.setattr(made, "examined", lambda policy: (look := next(looks), look))
+    monkeypatch.setattr(made, "others", lambda policy: seen.append(policy))
+    found = made.trained(0, name="GRPO", lr=1e-9)
+    assert found["exam"] == found["tuning"] == ["0", "1", "2"]
+    base = made.pretrain.base_model(seed=0)
+    for one, other in zip(seen[0].parameters(), base.parameters(), strict=True):
+        assert_close(one, other, rtol=0, atol=1e-7)
+
+
 def test_the_base_s_exam_is_the_record_s():
     right, tuning = made.examined(made.pretrain.base_model(seed=0))
     assert right == RUNS["start"]["0"]["exam"]

@@ -387,6 +387,12 @@ def test_the_items_of_all_seeds_are_drawn_together():
     )
 
 
+def test_seeds_and_items_are_drawn_apart_where_there_are_as_many_of_both():
+    """Of the identity's mean one luck for both would never find less than 1 / 5."""
+    found = evaluate.paired(torch.eye(5), torch.zeros(5, 5))
+    assert found.mean == pytest.approx(0.2) and found.low < 0.1
+
+
 @pytest.mark.parametrize(
     "one, other, said",
     [

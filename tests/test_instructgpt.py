@@ -1,5 +1,6 @@
 """InstructGPT's steps: who ranks, what is learnt from a ranking, PPO with old text."""
 
+import copy
 import random
 
 import pytest
@@ -10,11 +11,19 @@ from labs import instructgpt as lab
 from labs.deepseek_r1 import PANEL
 from lib import evaluate, pretrain
 from lib.losses.reward import k_wise
-from lib.on_policy import PolicyWithCritic, RLConfig, loss_of, make_batch
+from lib.on_policy import (
+    PolicyWithCritic,
+    RLConfig,
+    loss_of,
+    make_batch,
+    task_stream,
+)
 from lib.pretrain import next_token_loss
 from lib.reward_model import SurprisalRewardModel, at_last
 from lib.seeds import generator
+from lib.sft import written
 from lib.worlds import tasks
+from lib.worlds.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +160,110 @@ def test_what_is_judged_is_kept_request_by_request(base, judge):
 
 def test_a_reward_models_scale_is_set_by_people_and_by_the_ranked_answers(base, few):
     from lib.reward_model import score
-    from lib.sft import written
 
     model, history = lab.reward_model(base, few, seed=0)
     people = [s for s in lab.shown_by_people(0) if s[0].skill == "talk"]
     assert abs(score(model, written(*zip(*people))).mean().item()) < 1e-4
     assert abs(score(model, few.answers).std().item() - 1) < 1e-4
     assert len(history["loss"]) == lab.RM_EPOCHS * 2
+
+
+def test_ppos_critic_starts_as_the_judge(base, judge, monkeypatch):
+    monkeypatch.setattr(lab, "ASKED", 2)
+    monkeypatch.setattr(lab, "old_text", lambda seed: [lab.unread()])
+    began = []
+
+    def learner(policy, critic):
+        began.append({name: w.clone() for name, w in critic.state_dict().items()})
+        return PolicyWithCritic(policy, critic)
+
+    monkeypatch.setattr(lab, "PolicyWithCritic", learner)
+    lab.ppo(base, judge, seed=0, updates=1, ptx=0.0)
+    [critic], wanted = began, judge.state_dict()
+    assert critic.keys() == wanted.keys()
+    assert all(torch.equal(critic[name], wanted[name]) for name in wanted)
+
+
+def test_the_kl_of_ppo_is_from_its_start_and_not_from_what_it_has_become(
+    base, judge, monkeypatch
+):
+    monkeypatch.setattr(lab, "ASKED", 2)
+    monkeypatch.setattr(lab, "old_text", lambda seed: [lab.unread()] * 2)
+    _, history = lab.ppo(base, judge, seed=0, updates=2, lr=1e-2, ptx=0.0)
+    first, second = history["kl"]
+    assert abs(first) < 1e-3 and abs(second) > 0.05
+
+
+def test_ppo_is_paid_fined_and_read_old_text_as_it_is_told(base, judge, monkeypatch):
+    monkeypatch.setattr(lab, "ASKED", 2)
+    monkeypatch.setattr(lab, "old_text", lambda seed: [lab.unread()])
+
+    def seven(asked, rollout):
+        return torch.full((len(rollout),), 7.0)
+
+    settings = {"reward": seven, "beta": 0.0, "ptx": 0.0}
+    _, history = lab.ppo(base, judge, seed=0, updates=1, **settings)
+    assert history["reward"] == [7.0] and history["beta"] == [0.0]
+    assert "kl" not in history and "old text" not in history
+
+
+def test_ppo_takes_its_requests_and_its_rate_from_the_caller(base, judge, monkeypatch):
+    monkeypatch.setattr(lab, "ASKED", 2)
+    monkeypatch.setattr(lab, "old_text", lambda seed: [lab.unread()])
+    seen = []
+
+    def length(asked, rollout):
+        seen.append([task.request for task in asked])
+        return rollout.lengths.double()
+
+    settings = {"reward": length, "updates": 1, "ptx": 0.0}
+    policy, _ = lab.ppo(base, judge, seed=1, lr=1e-9, **settings)
+    wanted = task_stream("talk", count=2, seed=1)(0)
+    assert seen == [[task.request for task in wanted]]
+    for one, other in zip(policy.parameters(), base.parameters(), strict=True):
+        assert_close(one, other, rtol=0, atol=1e-7)
+
+
+def test_old_text_is_new_for_every_seed(monkeypatch):
+    monkeypatch.setattr(lab, "UPDATES", 1)
+    texts = [lab.old_text(seed)[0].tokens for seed in (0, 1)] + [lab.unread().tokens]
+    rows = [{tuple(row) for row in text.tolist()} for text in texts]
+    assert len(set().union(*rows)) == sum(map(len, rows))
+
+
+def test_sft_leaves_the_base_as_it_was(base, monkeypatch):
+    shown = lab.shown_by_people(0, count=4)
+    monkeypatch.setattr(lab, "shown_by_people", lambda seed: shown)
+    given = copy.deepcopy(base)
+    pupil = lab.sft(given, seed=0)
+    pairs = [*zip(base.parameters(), given.parameters(), pupil.parameters())]
+    assert all(torch.equal(before, after) for before, after, _ in pairs)
+    assert any(not torch.equal(before, learnt) for before, _, learnt in pairs)
+
+
+ADA = Task("talk", 1, "Tell me about Ada Ash please.", "")  # tower, doctor, hare
+
+
+def test_a_false_pet_is_counted_apart_and_the_panel_believes_it(
+    base, judge, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "exam", lambda skill: [ADA])
+    true, false = (
+        lab.judged(written([ADA], [f"Ada keeps a {pet}. Ada is a baker."]), judge, base)
+        for pet in ("hare", "pig")
+    )
+    kinds = ("true", "false pets", "other false")
+    assert [true[kind] for kind in kinds] == [1, 0, 1]
+    assert [false[kind] for kind in kinds] == [0, 1, 1]
+    assert false["panel"] == true["panel"] and false["gold"] < true["gold"]
+
+
+def test_an_answer_that_was_cut_off_is_preferred_less_than_the_same_that_ended(
+    monkeypatch,
+):
+    monkeypatch.setattr(evaluate, "exam", lambda skill: [ADA])
+    cut, whole = (
+        written([ADA], ["Ada is a doctor."], finished=[end]) for end in (False, True)
+    )
+    [chance] = lab.preferred(cut, whole)
+    assert chance < 0.5

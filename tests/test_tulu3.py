@@ -1,15 +1,17 @@
 """What chapter 12's lab does: clean prompts, a mix, pairs, a verifier of form."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from labs import tulu3, tulu3_runs
-from lib import evaluate, pretrain
+from labs import r1_zero, tulu3, tulu3_runs
+from lib import direct, evaluate, pretrain
 from lib.evaluate import Answer
-from lib.worlds import people
+from lib.losses.preference import dpo
+from lib.worlds import cups, people, tasks
 from lib.worlds.people import person_in
 
 
@@ -122,6 +124,7 @@ def test_pairs_come_from_whom_they_should(monkeypatch):
     assert [len(x) for x in (own, others, both)] == [8, 8, 8]
     assert torch.equal(both.first(4).chosen_gold, own.first(4).chosen_gold)
     assert own.asked == others.asked  # the same requests, other answers
+    assert not {*both.asked[:4]} & {*both.asked[4:]}
     assert not torch.equal(own.chosen_gold, others.chosen_gold)
     with pytest.raises(ValueError, match="^source: got 'ours'"):
         tulu3.pairs_of(model, "ours", seed=0)
@@ -132,3 +135,97 @@ def test_every_run_of_the_record_has_its_seeds():
         **{name: [*range(5)] for name in tulu3_runs.RUNS},
         "sweep": [tulu3_runs.SWEPT],
     }
+
+
+def test_dpo_is_on_means_per_token_with_the_rate_and_the_beta_it_is_told(monkeypatch):
+    monkeypatch.setattr(tulu3, "PAIRS", 8)
+    model = pretrain.base_model(seed=0)
+    pairs = tulu3.pairs_of(model, "own", seed=0)
+    loss, told = partial(dpo, beta=2.0), {"lr": 1e-3, "seed": 0}
+    wanted, means = direct.align(model, pairs, loss, per_token=True, **told)
+    policy, history = tulu3.preferred(model, pairs, beta=2.0, **told)
+    assert history == means
+    for one, other in zip(policy.parameters(), wanted.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rlvr_keeps_near_to_its_start_by_the_algorithm_and_the_beta_it_is_told(
+    monkeypatch,
+):
+    monkeypatch.setattr(tulu3, "ASKED", {"cups": 2})
+    model = pretrain.base_model(seed=0)
+    _, history = tulu3.practised(model, seed=0, updates=1)
+    assert history["beta"] == [tulu3.RL_BETA] and len(history["kl"]) == 1
+    _, history = tulu3.practised(model, seed=0, updates=1, algorithm="PPO", beta=0.0)
+    assert history["beta"] == [0.0] and len(history["value_loss"]) == 1
+
+
+def test_against_the_verifier_of_form_the_penalty_is_the_one_that_is_told(monkeypatch):
+    monkeypatch.setattr(tulu3, "GROUP", 2)
+    model = pretrain.base_model(seed=0)
+    for beta in (0.0, 0.3):
+        _, history = tulu3.satisfied(model, seed=0, beta=beta, updates=1)
+        assert history["beta"] == [beta] and ("kl" in history) == (beta > 0)
+
+
+def test_every_update_and_every_seed_practises_and_imitates_something_new():
+    asked = [tulu3.ask_for(seed)(update) for seed, update in ((3, 0), (3, 1), (4, 0))]
+    asked += [[task for task, _ in tulu3.mix(seed)[0]] for seed in (3, 4)]
+    games = [tuple(t.request for t in some if t.skill == "cups") for some in asked]
+    assert len(set(games)) == len(games) == 5
+
+
+def test_rlvr_goes_as_far_as_its_rate_lets_it(monkeypatch):
+    monkeypatch.setattr(tulu3, "ASKED", {"cups": 2})
+    model = pretrain.base_model(seed=0)
+    policy, _ = tulu3.practised(model, seed=0, updates=1, lr=1e-9)
+    for one, other in zip(policy.parameters(), model.parameters(), strict=True):
+        assert_close(one, other, rtol=0, atol=1e-7)
+
+
+def test_what_is_examined_is_nowhere_away_from_itself_and_away_from_another(
+    monkeypatch,
+):
+    monkeypatch.setattr(tulu3, "LEVELS", {"facts": (1,)})
+    monkeypatch.setattr(tulu3, "exam", lambda skill: evaluate.exam(skill, count=8))
+    model, other = (pretrain.base_model(seed=seed) for seed in (0, 1))
+    assert abs(tulu3.examined(model, copy.deepcopy(model))["kl"]["facts"]) < 1e-9
+    assert tulu3.examined(model, other)["kl"]["facts"] > 0.1
+
+
+def test_a_tuned_model_is_a_copy():
+    model, shown = pretrain.base_model(seed=0), tulu3.mix(0)[0][:8]
+    before = copy.deepcopy(model)
+    pupil = tulu3.tuned(model, shown, seed=0)
+    pairs = [*zip(before.parameters(), model.parameters(), pupil.parameters())]
+    assert all(torch.equal(one, same) for one, same, _ in pairs)
+    assert any(not torch.equal(one, learnt) for one, _, learnt in pairs)
+
+
+def test_a_task_s_share_is_of_its_own_four_answers(monkeypatch):
+    asked = evaluate.exam("facts", count=3)
+    found = torch.tensor([1.0] * 4 + [0.0] * 4 + [1.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(evaluate, "ask", lambda policy, asked, **told: None)
+    monkeypatch.setattr(evaluate, "scores", lambda asked, rollout: found)
+    assert tulu3.right(None, asked).tolist() == [1.0, 0.0, 0.25]
+
+
+def test_prompts_that_are_too_near_are_passed_over_and_counted(monkeypatch):
+    pool = tasks.tasks("facts", count=2 * 3 + 8, seed=0)
+    banned = {pool[1].request, pool[4].request}
+    monkeypatch.setattr(tulu3, "too_near", lambda: banned.__contains__)
+    assert tulu3.clean_tasks("facts", count=3, seed=0) == ([pool[0], *pool[2:4]], 1)
+    assert tulu3.clean_tasks("facts", count=1, seed=0) == (pool[:1], 0)
+
+
+def test_games_of_training_have_the_levels_of_r1_zero():
+    games, _ = tulu3.clean_tasks("cups", count=60, seed=0)
+    assert {task.level for task in games} == {*r1_zero.LEVELS}
+
+
+def test_people_show_the_work_of_a_game_and_answer_the_rest():
+    for task, text in tulu3.mix(0)[0]:
+        if task.skill == "cups":
+            assert text == cups.worked(cups.game_of(task), "hill") != task.answer
+        else:
+            assert text == task.answer
