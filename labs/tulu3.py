@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -117,7 +118,8 @@ def clean_tasks(skill: str, *, count: int, seed: int) -> tuple[list[Task], int]:
     """`count` training tasks, none too near to the exam, and how many were passed over."""
     levels = r1_zero.LEVELS if skill == "cups" else None
     pool = tasks.tasks(skill, count=2 * count + 8, seed=seed, levels=levels)
-    kept = [i for i, task in enumerate(pool) if not too_near()(task.request)][:count]
+    clean = (i for i, task in enumerate(pool) if not too_near()(task.request))
+    kept = [*islice(clean, count)]
     if len(kept) < count:
         require.refuse("count", count, f"at most the {len(kept)} found")
     return [pool[i] for i in kept], kept[-1] + 1 - count

@@ -4,7 +4,7 @@ Seed s is base model s, its demonstrations, its pairs and its luck. The sweep is
 of each setting, on base 3 with other demonstrations and pairs.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import nn
@@ -56,6 +56,15 @@ def learnt(history: History) -> Found:
     return {name: history[name][::2] for name in CURVES if name in history}
 
 
+def last(
+    start: nn.Module, reference: nn.Module, *, seed: int, **settings: Any
+) -> tuple[nn.Module, Found]:
+    """After stage 3 from `start`; its exam, with the KL from `reference`, and curves."""
+    policy, history = tulu3.practised(start, seed=seed, **settings)
+    found = tulu3.examined(policy, reference)
+    return policy, found | {"curves": learnt(history)}
+
+
 def recipe(seed: int) -> Found:
     """The exam after every stage, and what the stages were made of."""
     shown, thrown = tulu3.mix(seed)
@@ -65,8 +74,7 @@ def recipe(seed: int) -> Found:
     policy, history = preferred(seed)
     curves = {name: history[name][::4] for name in ("accuracy", "margin")}
     found["dpo"] = tulu3.examined(policy, tuned(seed)) | {"curves": curves}
-    policy, history = tulu3.practised(policy, seed=seed)
-    found["rlvr"] = tulu3.examined(policy, tuned(seed)) | {"curves": learnt(history)}
+    policy, found["rlvr"] = last(policy, tuned(seed), seed=seed)
     found["said"] = r1.samples(policy)
     return found
 
@@ -74,32 +82,14 @@ def recipe(seed: int) -> Found:
 def no_sft(seed: int) -> Found:
     """The base model goes straight to preferences."""
     dpo = preferred(seed, sft=False)[0]
-    policy, history = tulu3.practised(dpo, seed=seed)
-    after = {"dpo": tulu3.examined(dpo, base(seed))}
-    after["rlvr"] = tulu3.examined(policy, base(seed)) | {"curves": learnt(history)}
-    return after
+    found = {"dpo": tulu3.examined(dpo, base(seed))}
+    return found | {"rlvr": last(dpo, base(seed), seed=seed)[1]}
 
 
-def no_dpo(seed: int) -> Found:
-    """Verifiers right after the mix."""
-    policy, history = tulu3.practised(tuned(seed), seed=seed)
-    found = tulu3.examined(policy, tuned(seed))
-    return {"rlvr": found | {"curves": learnt(history)}}
-
-
-def no_kl(seed: int) -> Found:
-    """The last stage without a KL penalty."""
-    policy, history = tulu3.practised(preferred(seed)[0], seed=seed, beta=0.0)
-    found = tulu3.examined(policy, tuned(seed))
-    return {"rlvr": found | {"curves": learnt(history)}}
-
-
-def ppo(seed: int) -> Found:
-    """PPO with a critic in the last stage, as in the first release."""
-    told = {"seed": seed, "algorithm": "PPO"}
-    policy, history = tulu3.practised(preferred(seed)[0], **told)
-    found = tulu3.examined(policy, tuned(seed))
-    return {"rlvr": found | {"curves": learnt(history)}}
+def ended(seed: int, *, dpo: bool = True, **settings: Any) -> Found:
+    """The last stage otherwise than in the recipe: from SFT, or with other settings."""
+    start = preferred(seed)[0] if dpo else tuned(seed)
+    return {"rlvr": last(start, tuned(seed), seed=seed, **settings)[1]}
 
 
 def sources(seed: int) -> Found:
@@ -160,9 +150,9 @@ def sweep(seed: int) -> Found:
 RUNS = {
     "recipe": recipe,
     "no SFT": no_sft,
-    "no DPO": no_dpo,
-    "no KL": no_kl,
-    "PPO": ppo,
+    "no DPO": partial(ended, dpo=False),
+    "no KL": partial(ended, beta=0.0),
+    "PPO": partial(ended, algorithm="PPO"),  # as in the first release
     "sources": sources,
     "leak": leak,
     "form": form,

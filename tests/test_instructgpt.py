@@ -267,3 +267,9 @@ def test_an_answer_that_was_cut_off_is_preferred_less_than_the_same_that_ended(
     )
     [chance] = lab.preferred(cut, whole)
     assert chance < 0.5
+
+
+@pytest.mark.parametrize("seed", pretrain.SEEDS)
+def test_no_base_has_the_seed_of_the_text_that_no_model_has_read(seed):
+    unread, read = lab.unread(), pretrain.corpus(seed=seed, updates=8)
+    assert not torch.equal(unread.tokens, read.tokens)

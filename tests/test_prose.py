@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from tools import notebooks
 
 ROOT = notebooks.ROOT
-STRICT = [path for path in notebooks.everything() if path.parent.name != "exercises"]
+SOURCES = [path for path in notebooks.everything() if path.parent.name != "exercises"]
 PAGES = ["README.md"]
 PAGES += [f"book/{name}.md" for name in ("intro", "howto", "notation", "glossary")]
 KL = r"(?:\bkl\b|penalty|penalties|budget|divergence|\\beta|β)"
@@ -69,9 +69,9 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
 
 
-def test_the_prose_of_strict_notebooks_has_no_unwelcome_words():
-    assert STRICT
-    found = {(name(p), *fault) for p in STRICT for fault in faults(notebooks.read(p))}
+def test_the_prose_of_notebooks_has_no_unwelcome_words():
+    assert SOURCES
+    found = {(name(p), *fault) for p in SOURCES for fault in faults(notebooks.read(p))}
     said = {each for each in found if (each[0], each[2]) not in LEFT}
     assert not said, "\n".join(["", *(f"{p}, cell {c}: {what}" for p, c, what in said)])
     assert {(p, what) for p, _, what in found} >= LEFT, "mended: take it from LEFT"
@@ -121,7 +121,7 @@ def test_plain_words_are_welcome(text):
 
 
 def test_a_word_planted_in_a_chapter_is_named_with_its_cell():
-    chapter = notebooks.read(STRICT[0])
+    chapter = notebooks.read(SOURCES[0])
     assert [*faults(chapter)] == []
     prose = [cell for cell in chapter.cells if cell.cell_type == "markdown"]
     drawn = next(

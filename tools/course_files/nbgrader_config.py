@@ -1,6 +1,7 @@
 """What nbgrader is told; README.md beside this file says what to type."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,8 +23,9 @@ c.Execute.startup_timeout = 120
 usual = Autograde.autograde_preprocessors.default_args[0]
 c.Autograde.autograde_preprocessors = [Execute, *usual[1:]]
 
-# zip_collect takes files called STUDENT_01_thermostat.ipynb, alone or in a zip.
+# zip_collect takes files called STUDENT_01_thermostat.ipynb, alone or in a zip. A name may
+# begin with another one (language, language_model), so the longest are tried first.
+names = sorted((each.name for each in (here / "source").iterdir()), key=len)[::-1]
 c.FileNameCollectorPlugin.named_regexp = (
-    r".*[/\\](?P<student_id>[^/\\]+?)_(?P<file_id>\d\d_\w+|"
-    r"language_model|language|kl_estimators|r1_zero|sampler_learner)"
+    rf".*[/\\](?P<student_id>[^/\\]+?)_(?P<file_id>{'|'.join(map(re.escape, names))})"
 )
