@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -357,6 +358,40 @@ def test_what_a_run_cost_may_differ_when_it_is_run_again(tmp_path):
     other = Record("toy", run, {"one": 0.6}, lab, [0], folder=tmp_path)
     with pytest.raises(OtherRun, match="other figures for 'one', seed 0"):
         other.recheck()
+
+
+def test_every_recheck_is_told_and_the_kernel_stays_that_of_who_made_it(tmp_path):
+    lab = str(ROOT / "labs" / "forgetting.py")
+
+    def run(settings, seed):
+        return {
+            "x": settings,
+            "seconds": time.process_time(),
+        }  # a cost, so it may differ
+
+    toy = Record("toy", run, {"one": 1, "two": 2}, lab, [3, 4], folder=tmp_path)
+    toy.make()
+    made = toy.read()
+    toy.path.write_text(json.dumps(made | {"kernel": "another", "code": "older"}))
+    for name in ("two", "one"):
+        toy.recheck(name)
+    told = toy.read()
+    assert told["kernel"] == "another" and told["code"] == made["code"]
+    assert told["rechecked"] == [
+        {"run": "two", "seed": 3, "made by": "older"},
+        {"run": "one", "seed": 3, "made by": made["code"]},
+    ]
+
+
+def test_a_record_of_too_few_seeds_is_not_fresh(tmp_path):
+    lab = str(ROOT / "labs" / "forgetting.py")
+    few, more = (
+        Record("toy", lambda one, seed: one, {"one": 1}, lab, seeds, folder=tmp_path)
+        for seeds in ([0], [0, 1])
+    )
+    few.make()
+    assert few.state() == "fresh"
+    assert more.state() == "stale: not all runs and seeds"
 
 
 def test_the_command_says_in_one_line_that_it_does_not_resume_other_code(book):
